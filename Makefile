@@ -1,0 +1,38 @@
+# Two commands matter: `make up` and `make test`. Everything heavy is cached under $(CACHE), keyed by version.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/genai-platform
+PYTHON  ?= python3
+VENVKEY := $(shell cat requirements.txt requirements-dev.txt | cat - <($(PYTHON) --version 2>&1) | sha256sum | cut -c1-12)
+VENV    := $(CACHE)/venv-$(VENVKEY)
+BIN     := $(VENV)/bin
+PLAY    := $(BIN)/ansible-playbook -i inventories/kind
+
+export PATH := $(BIN):$(PATH)
+# The whole of a play is read by people: colour on a terminal, none in a log.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# --- bootstrap -------------------------------------------------------------------------------------------------------
+# The environment is built beside its final place and moved there when complete: an interrupted build leaves nothing.
+$(VENV)/.done: requirements.txt requirements-dev.txt
+	@echo ">> Python environment $(VENVKEY) (about 1 min, once)"
+	@$(PYTHON) -c 'import sys; sys.exit("genai.platform needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else None'
+	@mkdir -p $(CACHE) && rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.done
+	@ln -sfn $(VENV) .venv
+	@mkdir -p .collections/ansible_collections/genai && ln -sfn ../../.. .collections/ansible_collections/genai/platform
+
+.PHONY: collections
+collections: venv ## kubernetes.core and community.okd, from Galaxy or out of the PyPI package
+	@$(BIN)/ansible-playbook -i localhost, molecule/shared/collections.yml

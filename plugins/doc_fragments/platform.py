@@ -1,0 +1,43 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options that every module of the collection takes beside the connection."""
+
+    DOCUMENTATION = r"""
+options:
+  platform:
+    description:
+      - Name of the platform on this cluster. Its objects carry it as a label, its ledger is kept under it.
+    type: str
+    default: genai
+  ledger_namespace:
+    description:
+      - Namespace of the ledger, created when it is missing. Whoever may read its Secrets can read every Secret released.
+    type: str
+    default: genai-ledger
+  expected_server:
+    description:
+      - API URL this inventory host stands for. When the connection leads elsewhere the task fails before it sends anything.
+    type: str
+requirements:
+  - kubernetes >= 31
+  - kubernetes.core >= 6.0.0 (for its authentication)
+"""
+
+    ATTRIBUTES = r"""
+attributes:
+  check_mode:
+    description: Can run in check mode and return the changes without making them.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, as diffs; values of Secrets are hidden.
+    support: full
+  platform:
+    description: Runs where Python and the network path to the API server are, usually the controller.
+    platforms: posix
+    support: full
+"""

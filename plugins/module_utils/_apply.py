@@ -1,0 +1,185 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The thin layer that acts: applies a plan in waves, and puts everything back from a journal."""
+from __future__ import annotations
+
+import dataclasses
+import time
+import typing as t
+
+from ._cluster import Cluster, ResourceType
+from ._errors import ApiError, PlatformError
+from ._fields import before_image, changed_paths, identity
+from ._manifest import Ref
+from ._plan import CREATE, DELETE, UPDATE, Action, Plan
+from ._wait import Waiter
+
+CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
+GONE_SECONDS = 120.0
+
+
+@dataclasses.dataclass
+class Entry:
+    """One line of the journal: enough to undo one write without the plan it came from.
+
+    `before` is the apply configuration that puts our fields back; None for an object that the run creates.
+    """
+
+    verb: str
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    namespace: str
+    name: str
+    wave: int
+    before: dict | None
+
+    @classmethod
+    def of(cls, action: Action) -> Entry:
+        rtype, ref = action.rtype, action.ref
+        return cls(
+            action.verb, rtype.group, rtype.version, rtype.kind, rtype.plural, rtype.namespaced,
+            ref.namespace, ref.name, action.wave, action.before,
+        )
+
+    @property
+    def rtype(self) -> ResourceType:
+        return ResourceType(self.group, self.version, self.kind, self.plural, self.namespaced)
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.group, self.kind, self.namespace, self.name)
+
+
+def entries(plan: Plan) -> list[Entry]:
+    return [Entry.of(action) for action in plan.writes]
+
+
+@dataclasses.dataclass
+class Applied:
+    """What the server made of one action."""
+
+    action: Action
+    after: dict
+
+    @property
+    def fields(self) -> list[str]:
+        """Paths of the fields that changed; [] when the write turned out to change nothing."""
+        return changed_paths(self.action.before or {}, before_image(self.after))
+
+
+def apply_plan(
+    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None]
+) -> list[Applied]:
+    """Creates and updates, wave by wave. The first refusal ends it (ApiError naming the object)."""
+    done: list[Applied] = []
+    for wave in plan.waves():
+        progress(f"applying {len(wave)} objects ({_kinds(wave)})")
+        done += cluster.each(lambda action: _apply_one(cluster, action, force), wave)
+        definitions = {a.ref: a.rtype for a in wave if a.ref.kind == "CustomResourceDefinition"}
+        Waiter(cluster, definitions, platform, progress).run(60)
+    return done
+
+
+def apply_deletes(cluster: Cluster, plan: Plan) -> None:
+    """Prunes what the ledger owns and the bundle no longer has."""
+    for action in plan.deletes():
+        cluster.delete(action.rtype, action.ref.namespace, action.ref.name, (action.live or {})["metadata"]["uid"])
+
+
+def _apply_one(cluster: Cluster, action: Action, force: bool) -> Applied:
+    if action.desired is None:
+        raise AssertionError(f"{action.ref}: a {action.verb} without a desired state")
+    try:
+        after = cluster.apply(action.rtype, action.desired.body, force)
+        if action.initial_replicas is not None:
+            cluster.scale(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
+    except ApiError as exc:
+        raise explain(exc, action) from exc
+    return Applied(action, after)
+
+
+def explain(exc: ApiError, action: Action) -> ApiError:
+    """The same refusal, naming the object, its template and, for a conflict, who owns which fields."""
+    source = f" ({action.desired.source})" if action.desired and action.desired.source else ""
+    subject = f"{action.component}{source}: {action.ref}"
+    causes = exc.body.get("details", {}).get("causes") or []
+    conflicts = [c for c in causes if c.get("reason") == "FieldManagerConflict"]
+    text = exc.message
+    if conflicts:
+        who = "; ".join(f"{c.get('field', '?').lstrip('.')}: {c.get('message', '')}" for c in conflicts)
+        text = f"another manager owns fields that differ: {who}. Set force_conflicts to take them over"
+    return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
+
+
+def _kinds(actions: list[Action]) -> str:
+    return ", ".join(sorted({action.ref.kind for action in actions}))
+
+
+# --- undo ------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Restored:
+    """What an undo did: names of objects put back, removed, kept because they hold data, and what went wrong."""
+
+    back: list[str] = dataclasses.field(default_factory=list)
+    removed: list[str] = dataclasses.field(default_factory=list)
+    kept: list[str] = dataclasses.field(default_factory=list)
+    errors: list[str] = dataclasses.field(default_factory=list)
+
+
+def restore(cluster: Cluster, journal: list[Entry], started: str) -> Restored:
+    """Undoes a run from its journal, in reverse order. Goes on after an error: the more is back, the better.
+
+    `started`: the server's time (RFC 3339) when the run began; an object older than that was there before, so it is not
+    deleted even though the run thought it was creating it: only our fields leave it.
+    """
+    report = Restored()
+    for wave in sorted({entry.wave for entry in journal}, reverse=True):
+        batch = [entry for entry in journal if entry.wave == wave]
+        # Namespaces last within their wave: what is inside goes first, and what holds data keeps them.
+        batch.sort(key=lambda entry: entry.kind == "Namespace")
+        cluster.each(lambda entry: _undo(cluster, entry, started, report), batch)
+    _wait_until_gone(cluster, journal, report)
+    return report
+
+
+def _undo(cluster: Cluster, entry: Entry, started: str, report: Restored) -> None:
+    try:
+        if entry.verb in (UPDATE, DELETE):
+            cluster.apply(entry.rtype, t.cast(dict, entry.before), force=True)
+            report.back.append(str(entry.ref))
+        elif entry.verb == CREATE:
+            _undo_create(cluster, entry, started, report)
+    except PlatformError as exc:
+        report.errors.append(f"{entry.ref}: {exc.message}")
+
+
+def _undo_create(cluster: Cluster, entry: Entry, started: str, report: Restored) -> None:
+    live = cluster.get(entry.rtype, entry.namespace, entry.name)
+    if live is None:
+        return
+    if live["metadata"]["creationTimestamp"] < started:
+        cluster.apply(entry.rtype, identity(live), force=True)
+        report.back.append(str(entry.ref))
+    elif entry.kind == "PersistentVolumeClaim" or (entry.kind == "Namespace" and cluster.list(CLAIMS, "", entry.name)):
+        report.kept.append(str(entry.ref))
+    else:
+        cluster.delete(entry.rtype, entry.namespace, entry.name, live["metadata"]["uid"])
+        report.removed.append(str(entry.ref))
+
+
+def _wait_until_gone(cluster: Cluster, journal: list[Entry], report: Restored) -> None:
+    """Deleting is asynchronous; the state before is back only when the objects are really gone."""
+    left = [entry for entry in journal if entry.verb == CREATE and str(entry.ref) in report.removed]
+    deadline = time.monotonic() + GONE_SECONDS
+    while left and time.monotonic() < deadline:
+        alive = cluster.each(lambda entry: cluster.get(entry.rtype, entry.namespace, entry.name), left)
+        left = [entry for entry, obj in zip(left, alive) if obj is not None]
+        if left:
+            time.sleep(0.25)
+    report.errors += [f"{entry.ref}: still being deleted after {GONE_SECONDS:.0f} s" for entry in left]

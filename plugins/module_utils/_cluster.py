@@ -1,0 +1,396 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one door to the API server.
+
+Authentication is kubernetes.core's (every option and K8S_AUTH_* variable its users know); requests go straight over the
+client's kept-alive connections as JSON, because building the client's model objects costs more than the request.
+"""
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import email.utils
+import json
+import random
+import threading
+import time
+import typing as t
+import urllib.parse
+
+from ._errors import ApiError, InvalidInput, Unreachable, WrongCluster
+from ._fields import MANAGER
+from ._manifest import Ref
+
+USER_AGENT = "genai.platform/0.1"
+PAGE = 500
+TIMEOUT_CONNECT, TIMEOUT_READ = 10.0, 60.0
+ATTEMPTS = 6
+RETRIED = (429, 500, 502, 503, 504)
+_AGGREGATED = ", ".join(
+    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
+) + ", application/json"
+
+T = t.TypeVar("T")
+R = t.TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResourceType:
+    """Where a kind lives in the API."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "") -> str:
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace and self.namespaced:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name:
+            parts.append(urllib.parse.quote(name, safe=""))
+        return "/".join(parts)
+
+
+class Cluster:
+    """A conversation with one API server. Thread-safe; counts its requests by verb in `requests`."""
+
+    def __init__(self, connection: dict, expected_server: str | None = None, workers: int = 16) -> None:
+        self._client = _api_client(connection, workers)
+        self._pool = self._client.rest_client.pool_manager
+        self.server: str = self._client.configuration.host.rstrip("/")
+        self.requests: collections.Counter[str] = collections.Counter()
+        self._count = threading.Lock()
+        self._answered = False
+        self._date = email.utils.formatdate(usegmt=True)
+        self._executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="api")
+        self._types: dict[tuple[str, str], ResourceType] | None = None
+        _assert_expected(self.server, expected_server)
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict | None = None,
+        body: t.Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> t.Any:
+        """One request with retries; returns the decoded JSON (text for `text/plain`). Errors: ApiError, Unreachable."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                response = self._send(method, path, query, body, content_type, accept)
+            except Unreachable:
+                # Before the first answer this is a wrong address, not a hiccup: say so at once. Every request here may
+                # be repeated: apply, delete and get are idempotent, and a create that did arrive answers 409.
+                if not self._answered or attempt == ATTEMPTS:
+                    raise
+                time.sleep(_backoff(attempt))
+                continue
+            if response.status < 400:
+                return _decode(response)
+            error = _api_error(method, path, response)
+            # A 500 without Retry-After is usually a verdict (a failing webhook), not a hiccup: one more try is enough.
+            tries = ATTEMPTS if response.status != 500 or "retry-after" in response.headers else 2
+            if response.status not in RETRIED or attempt >= tries:
+                raise error
+            time.sleep(_backoff(attempt, response.headers.get("retry-after")))
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def _send(self, method: str, path: str, query: dict | None, body: t.Any, content_type: str, accept: str) -> t.Any:
+        import urllib3
+
+        with self._count:
+            self.requests[method] += 1
+        try:
+            response = self._pool.request(
+                method,
+                self._url(path, query),
+                body=None if body is None else json.dumps(body).encode(),
+                headers=self._headers(content_type, accept),
+                timeout=urllib3.Timeout(connect=TIMEOUT_CONNECT, read=TIMEOUT_READ),
+                retries=False,
+            )
+        except urllib3.exceptions.HTTPError as exc:
+            raise _unreachable(self.server, exc) from exc
+        self._answered = True
+        self._date = response.headers.get("date", self._date)
+        return response
+
+    @property
+    def server_time(self) -> str:
+        """The server's clock at its last answer, RFC 3339 in UTC like `creationTimestamp`."""
+        return email.utils.parsedate_to_datetime(self._date).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _url(self, path: str, query: dict | None) -> str:
+        return f"{self.server}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+
+    def _headers(self, content_type: str, accept: str) -> t.Any:
+        import urllib3
+
+        headers: dict[str, t.Any] = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
+        # Asked for on every request: an exec plugin's token may have been renewed since the last one.
+        self._client.update_params_for_auth(headers, [], ["BearerToken"], None, None, None)
+        result = urllib3.HTTPHeaderDict({**headers, **self._client.default_headers_single})
+        for name, values in self._client.default_headers_many.items():
+            for value in values:
+                result.add(name, value)
+        return result
+
+    def each(self, function: t.Callable[[T], R], items: t.Iterable[T]) -> list[R]:
+        """Runs `function` over `items` many at a time. After the first error nothing new starts; it is raised when
+        everything under way has ended."""
+        futures = [self._executor.submit(function, item) for item in items]
+        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
+        concurrent.futures.wait(futures)
+        errors = [f.exception() for f in futures if not f.cancelled() and f.exception()]
+        if errors:
+            raise t.cast(BaseException, errors[0])
+        return [future.result() for future in futures]
+
+    # --- discovery ---------------------------------------------------------------------------------------------------
+
+    def types(self) -> dict[tuple[str, str], ResourceType]:
+        """{(apiVersion, kind): ResourceType} of everything the server offers: two requests (aggregated discovery)."""
+        if self._types is None:
+            # /apis first and alone: the first answer decides whether the address and the credentials are right.
+            found = self._discover("/apis")
+            found.update(self._discover("/api"))
+            self._types = found
+        return self._types
+
+    def _discover(self, path: str) -> dict[tuple[str, str], ResourceType]:
+        answer = self.request("GET", path, accept=_AGGREGATED)
+        if answer.get("kind") == "APIGroupDiscoveryList":
+            return {(rt.api_version, rt.kind): rt for rt in _aggregated_types(answer)}
+        if path == "/api":
+            versions = list(answer.get("versions", []))
+        else:
+            versions = [v["groupVersion"] for group in answer.get("groups", []) for v in group["versions"]]
+        prefix = "/api" if path == "/api" else "/apis"
+        lists = self.each(lambda version: self.request("GET", f"{prefix}/{version}"), versions)
+        return {(rt.api_version, rt.kind): rt for answer in lists for rt in _listed_types(answer)}
+
+    def is_openshift(self) -> bool:
+        return any(version.startswith("route.openshift.io/") for version, _kind in self.types())
+
+    def version(self) -> str:
+        return str(self.request("GET", "/version").get("gitVersion", ""))
+
+    # --- objects -----------------------------------------------------------------------------------------------------
+
+    def list(self, rtype: ResourceType, selector: str = "", namespace: str = "") -> list[dict]:
+        """All objects of a type, page by page, with apiVersion and kind filled in (lists leave them out)."""
+        items: list[dict] = []
+        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        while True:
+            answer = self.request("GET", rtype.path(namespace), query)
+            for item in answer.get("items") or []:
+                items.append({"apiVersion": rtype.api_version, "kind": rtype.kind, **item})
+            token = answer.get("metadata", {}).get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    def get(self, rtype: ResourceType, namespace: str, name: str) -> dict | None:
+        try:
+            return self.request("GET", rtype.path(namespace, name))
+        except ApiError as exc:
+            if exc.status == 404:
+                return None
+            raise
+
+    def apply(self, rtype: ResourceType, body: dict, force: bool = False, dry_run: bool = False) -> dict:
+        """Server-side apply as our field manager; unknown fields are an error, not a warning."""
+        meta = body["metadata"]
+        query = {"fieldManager": MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        path = rtype.path(meta.get("namespace", ""), meta["name"])
+        return self.request("PATCH", path, query, body, content_type="application/apply-patch+yaml")
+
+    def create(self, rtype: ResourceType, body: dict) -> dict:
+        """Plain create: answers 409 when the object exists, which is what makes it usable as a lock."""
+        return self.request("POST", rtype.path(body["metadata"].get("namespace", "")), {"fieldManager": MANAGER}, body)
+
+    def scale(self, rtype: ResourceType, namespace: str, name: str, replicas: int) -> None:
+        """Sets the replicas without owning the field: the autoscaler takes over from here."""
+        path = rtype.path(namespace, name) + "/scale"
+        body = {"spec": {"replicas": replicas}}
+        self.request("PATCH", path, {"fieldManager": f"{MANAGER}-initial"}, body, "application/merge-patch+json")
+
+    def delete(self, rtype: ResourceType, namespace: str, name: str, uid: str | None = None) -> bool:
+        """Deletes in the background; False when it was gone already. With `uid`, only that very object."""
+        options: dict[str, t.Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            self.request("DELETE", rtype.path(namespace, name), body=options)
+        except ApiError as exc:
+            if exc.status == 404:
+                return False
+            raise
+        return True
+
+    def events(self, namespace: str, kind: str, name: str) -> list[dict]:
+        """Events about one object, oldest first."""
+        query = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"}
+        items = self.request("GET", f"/api/v1/namespaces/{namespace}/events", query).get("items") or []
+        return sorted(items, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+
+    def log_tail(self, namespace: str, pod: str, container: str, previous: bool, lines: int = 20) -> list[str]:
+        """The last lines of a container's log; [] when there is none to be had."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": "16384", "previous": str(previous).lower()}
+        try:
+            text = self.request("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}/log", query, accept="text/plain, */*")
+        except ApiError:
+            return []
+        return text.splitlines() if isinstance(text, str) else []
+
+    def watch(self, path: str, selector: str, seconds: int) -> t.Iterator[dict]:
+        """Events of a watch that starts with everything there is (as ADDED); ends when the server ends it."""
+        import urllib3
+
+        query = {"watch": "true", "timeoutSeconds": str(seconds), **({"labelSelector": selector} if selector else {})}
+        with self._count:
+            self.requests["WATCH"] += 1
+        try:
+            response = self._pool.request(
+                "GET",
+                self._url(path, query),
+                headers=self._headers("application/json", "application/json"),
+                timeout=urllib3.Timeout(connect=TIMEOUT_CONNECT, read=seconds + 30.0),
+                retries=False,
+                preload_content=False,
+            )
+            if response.status >= 400:
+                response.read()
+                raise _api_error("WATCH", path, response)
+            yield from _json_lines(response)
+        except urllib3.exceptions.HTTPError as exc:
+            raise _unreachable(self.server, exc) from exc
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _api_client(connection: dict, workers: int) -> t.Any:
+    """kubernetes.core's way from Ansible parameters to an ApiClient, without its discovery (we do our own)."""
+    try:
+        import kubernetes.client
+        import kubernetes.config
+        from ansible_collections.kubernetes.core.plugins.module_utils.k8s import client as core
+    except ImportError as exc:
+        raise InvalidInput(f"{exc}. Install it: pip install -r requirements.txt; ansible-galaxy collection install kubernetes.core") from exc
+    try:
+        auth = core._create_auth_spec(None, **connection)
+        configuration = core._create_configuration(auth)
+        headers = core._create_headers(None, **connection)
+    except (kubernetes.config.ConfigException, OSError, ValueError) as exc:
+        raise InvalidInput(f"no way to reach a cluster from these options: {exc}. Set kubeconfig (or host and api_key)") from exc
+    configuration.connection_pool_maxsize = workers + 8  # watches hold connections of their own
+    client = kubernetes.client.ApiClient(configuration)
+    client.default_headers_single = {k: v for k, v in headers.items() if not isinstance(v, list)}
+    client.default_headers_many = {k: v for k, v in headers.items() if isinstance(v, list)}
+    return client
+
+
+def normalized_url(url: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of an API URL, so that `https://X/` equals `https://x:443`."""
+    parts = urllib.parse.urlsplit(url if "://" in url else f"https://{url}")
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (80 if parts.scheme == "http" else 443)
+
+
+def _assert_expected(server: str, expected: str | None) -> None:
+    if expected and normalized_url(server) != normalized_url(expected):
+        raise WrongCluster(
+            f"wrong cluster: the connection leads to {server}, but the inventory names {expected}. "
+            "Nothing was sent. Fix kubeconfig/context, or expected_server in the inventory",
+            server=server,
+            expected_server=expected,
+        )
+
+
+def _unreachable(server: str, exc: Exception) -> Unreachable:
+    reason = getattr(exc, "reason", None) or exc
+    text = str(reason).rpartition(": ")[2] or type(exc).__name__
+    return Unreachable(f"cannot reach the API server {server}: {text}", server=server)
+
+
+def _decode(response: t.Any) -> t.Any:
+    if "json" in response.headers.get("content-type", ""):
+        return json.loads(response.data)
+    return response.data.decode("utf-8", "replace")
+
+
+def _api_error(method: str, path: str, response: t.Any) -> ApiError:
+    try:
+        body = json.loads(response.data)
+        message = str(body.get("message", "")) or response.reason
+    except ValueError:
+        body, message = {}, response.data.decode("utf-8", "replace")[:300] or str(response.reason)
+    hint = ""
+    if response.status == 401:
+        message = "the API server refused the credentials (401)"
+        hint = ". The token may have expired: log in again, or fix api_key / kubeconfig"
+    elif response.status == 403:
+        hint = ". The identity used is not allowed to do this"
+    return ApiError(f"{message}{hint}", response.status, body, request=f"{method} {path}")
+
+
+def _backoff(attempt: int, retry_after: str | None = None) -> float:
+    """Seconds to wait: what the server asked for (at most 30), else doubling from 0.2 to 5, with jitter."""
+    if retry_after and retry_after.isdigit():
+        return min(float(retry_after), 30.0)
+    return min(0.2 * 2**attempt, 5.0) * random.uniform(0.5, 1.0)
+
+
+def _json_lines(response: t.Any) -> t.Iterator[dict]:
+    rest = b""
+    # read1: hand over what has arrived; `stream` would wait for a full buffer.
+    while chunk := response.read1(1 << 16):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (json.loads(line) for line in lines if line.strip())
+
+
+def _aggregated_types(answer: dict) -> t.Iterator[ResourceType]:
+    for group in answer.get("items", []):
+        for version in group.get("versions", []):
+            for entry in version.get("resources", []):
+                kind = (entry.get("responseKind") or {}).get("kind")
+                if kind:
+                    yield ResourceType(
+                        group.get("metadata", {}).get("name", ""), version["version"], kind, entry["resource"],
+                        entry.get("scope") == "Namespaced",
+                    )
+
+
+def _listed_types(answer: dict) -> t.Iterator[ResourceType]:
+    group, _slash, version = answer["groupVersion"].rpartition("/")
+    for entry in answer.get("resources", []):
+        if "/" not in entry["name"]:
+            yield ResourceType(group, version, entry["kind"], entry["name"], entry["namespaced"])
+
+
+def group_kind(rtypes: t.Iterable[ResourceType]) -> dict[tuple[str, str], ResourceType]:
+    """{(group, kind): type}, the first version listed (the server's preferred one) wins."""
+    found: dict[tuple[str, str], ResourceType] = {}
+    for rtype in rtypes:
+        found.setdefault((rtype.group, rtype.kind), rtype)
+    return found
+
+
+def ref_of(rtype: ResourceType, obj: dict) -> Ref:
+    return Ref(rtype.group, rtype.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])

@@ -1,0 +1,251 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger: releases, the manifests of every component revision, and the journal of a run under way.
+
+All of it is Secrets in one namespace, because manifests may hold Secrets. Per platform:
+
+- `<platform>.state`: the history and, for each owned object, what was applied (fingerprints only)
+- `<platform>.<component>.r<revision>`: the manifests of one revision, immutable
+- `<platform>.journal`: before-images while a run writes; its existence is the lock
+
+Payloads are gzipped JSON, cut into as many Secrets as their size needs.
+"""
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import json
+import typing as t
+
+from ._cluster import Cluster, ResourceType
+from ._errors import ApiError, Busy, InvalidInput
+from ._fields import fingerprint
+from ._plan import Record
+
+LABEL_LEDGER = "genai.platform/ledger"
+LABEL_PART = "genai.platform/part"
+LABEL_COMPONENT_OF = "genai.platform/revision-of"
+SECRET_TYPE = "genai.platform/ledger"
+PART_BYTES = 900_000  # a Secret takes 1 MiB
+SECRETS = ResourceType("", "v1", "Secret", "secrets", True)
+NAMESPACES = ResourceType("", "v1", "Namespace", "namespaces", False)
+
+DEPLOYED, FAILED = "deployed", "failed"
+
+
+@dataclasses.dataclass
+class State:
+    """What the ledger knows. `releases`: oldest first, each {number, status, at, by, why, components: {name: revision}, ...}."""
+
+    releases: list[dict] = dataclasses.field(default_factory=list)
+    record: Record = dataclasses.field(default_factory=dict)
+    # Fingerprint of the manifests of every kept revision: {component: {revision: fingerprint}}; JSON keys are strings
+    revisions: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    resource_version: str = ""
+
+    @staticmethod
+    def revision_print(manifests: list[dict]) -> str:
+        return fingerprint(manifests)
+
+    def revision_for(self, component: str, manifests: list[dict]) -> tuple[int, bool]:
+        """(the revision these manifests are or will be, whether it is new)."""
+        kept, wanted = self.revisions.get(component, {}), self.revision_print(manifests)
+        for number, print_ in kept.items():
+            if print_ == wanted:
+                return int(number), False
+        return max(map(int, kept), default=0) + 1, True
+
+    @property
+    def current(self) -> dict | None:
+        """The last release that is deployed; None on an empty platform."""
+        return next((r for r in reversed(self.releases) if r["status"] == DEPLOYED), None)
+
+    @property
+    def next_number(self) -> int:
+        return self.releases[-1]["number"] + 1 if self.releases else 1
+
+    def find(self, to: str) -> dict:
+        """The release `to` names: a number, or `previous` (the deployed one before the current, different from it)."""
+        deployed = [r for r in self.releases if r["status"] == DEPLOYED]
+        if not deployed:
+            raise InvalidInput("there is no release to return to: nothing has been deployed here yet")
+        if to == "previous":
+            older = [r for r in deployed[:-1] if r["components"] != deployed[-1]["components"]]
+            # After a rollback "previous" is what came before the release rolled back to, not the one just undone.
+            limit = deployed[-1].get("rolled_back_to") or deployed[-1]["number"]
+            older = [r for r in older if r["number"] < limit]
+            if not older:
+                raise InvalidInput(f"release {deployed[-1]['number']} has no predecessor in the ledger")
+            return older[-1]
+        found = [r for r in deployed if str(r["number"]) == str(to)]
+        if not found:
+            kept = ", ".join(str(r["number"]) for r in deployed)
+            raise InvalidInput(f"release {to} is not in the ledger; kept and deployed releases: {kept}")
+        return found[0]
+
+
+class Ledger:
+    """Reads and writes one platform's ledger."""
+
+    def __init__(self, cluster: Cluster, namespace: str, platform: str) -> None:
+        self.cluster, self.namespace, self.platform = cluster, namespace, platform
+        self._state_parts: list[str] = []
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def load(self) -> tuple[State, dict | None]:
+        """(state, journal of a run that did not end or None): one request."""
+        selector = f"{LABEL_LEDGER}={self.platform},{LABEL_PART} in (state,journal)"
+        found = {s["metadata"]["labels"][LABEL_PART]: s for s in self.cluster.list(SECRETS, selector, self.namespace)}
+        journal = self._payload(found["journal"]) if "journal" in found else None
+        if "state" not in found:
+            return State(), journal
+        self._state_parts = _more(found["state"])
+        data = self._payload(found["state"])
+        state = State(data["releases"], data["record"], data["revisions"], found["state"]["metadata"]["resourceVersion"])
+        return state, journal
+
+    def manifests(self, component: str, revision: int) -> list[dict]:
+        name = self._revision_name(component, revision)
+        secret = self.cluster.get(SECRETS, self.namespace, name)
+        if secret is None:
+            raise InvalidInput(f"the ledger has lost {component} revision {revision}: Secret {self.namespace}/{name} is missing")
+        return self._payload(secret)
+
+    def _payload(self, secret: dict) -> t.Any:
+        data = {key: base64.b64decode(value) for key, value in secret["data"].items()}
+        blob = data["payload"]
+        for name in _more(secret):
+            part = self.cluster.get(SECRETS, self.namespace, name)
+            if part is None:
+                raise InvalidInput(f"the ledger is damaged: Secret {self.namespace}/{name} is missing")
+            blob += base64.b64decode(part["data"]["payload"])
+        return json.loads(gzip.decompress(blob))
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def ensure_namespace(self) -> bool:
+        """True when it had to be created."""
+        if self.cluster.get(NAMESPACES, "", self.namespace):
+            return False
+        body = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": self.namespace,
+                "labels": {LABEL_LEDGER: self.platform, "pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        }
+        self.cluster.apply(NAMESPACES, body)
+        return True
+
+    def remove_namespace(self) -> None:
+        self.cluster.delete(NAMESPACES, "", self.namespace)
+
+    def open_journal(self, journal: dict) -> None:
+        """Takes the lock. Raises Busy when another run holds it."""
+        main, parts = self._secrets("journal", f"{self.platform}.journal", journal)
+        for part in parts:
+            self.cluster.apply(SECRETS, part, force=True)
+        try:
+            self.cluster.create(SECRETS, main)
+        except ApiError as exc:
+            if exc.status != 409:
+                raise
+            holder = (self.load()[1] or {}) if exc.body.get("reason") == "AlreadyExists" else {}
+            if holder.get("run") == journal["run"]:
+                return  # our own create, repeated after a lost answer
+            raise busy(holder) from exc
+
+    def close_journal(self) -> None:
+        name = f"{self.platform}.journal"
+        secret = self.cluster.get(SECRETS, self.namespace, name)
+        self._delete_with_parts(secret)
+
+    def state_version(self) -> str:
+        secret = self.cluster.get(SECRETS, self.namespace, f"{self.platform}.state")
+        return secret["metadata"]["resourceVersion"] if secret else ""
+
+    def save_revision(self, component: str, revision: int, manifests: list[dict]) -> None:
+        main, parts = self._secrets("revision", self._revision_name(component, revision), manifests)
+        for secret in [*parts, main]:
+            secret["metadata"]["labels"][LABEL_COMPONENT_OF] = component
+            self.cluster.apply(SECRETS, secret, force=True)
+
+    def save(self, state: State, keep: int) -> None:
+        """Writes the state, then forgets the releases beyond `keep` and the revisions only they used."""
+        before = _used(state.releases)
+        state.releases = _kept(state.releases, keep)
+        used = _used(state.releases)
+        for component, prints in state.revisions.items():
+            state.revisions[component] = {number: p for number, p in prints.items() if (component, int(number)) in used}
+        data = {"releases": state.releases, "record": state.record, "revisions": state.revisions}
+        main, parts = self._secrets("state", f"{self.platform}.state", data)
+        for secret in [*parts, main]:
+            self.cluster.apply(SECRETS, secret, force=True)
+        for name in set(self._state_parts) - set(_more(main)):
+            self.cluster.delete(SECRETS, self.namespace, name)
+        for component, revision in before - used:
+            self._delete_with_parts(self.cluster.get(SECRETS, self.namespace, self._revision_name(component, revision)))
+
+    def planned_secrets(self, components: t.Mapping[str, int], first: bool) -> list[str]:
+        """Names of the Secrets that a release with these new revisions creates, for the preview."""
+        names = [self._revision_name(component, revision) for component, revision in components.items()]
+        return [f"{self.platform}.state", *names] if first else names
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    def _revision_name(self, component: str, revision: int) -> str:
+        return f"{self.platform}.{component.replace('_', '-')}.r{revision}"
+
+    def _secrets(self, part: str, name: str, payload: t.Any) -> tuple[dict, list[dict]]:
+        """(the Secret that makes the payload real, the parts to be written before it)."""
+        blob = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
+        pieces = [blob[i : i + PART_BYTES] for i in range(0, len(blob), PART_BYTES)]
+        token = fingerprint(blob.hex())[:8]
+        more = [f"{name}.{token}.{i}" for i in range(1, len(pieces))]
+        parts = [self._secret("part", n, {"payload": p}) for n, p in zip(more, pieces[1:])]
+        return self._secret(part, name, {"payload": pieces[0], "more": json.dumps(more).encode()}), parts
+
+    def _secret(self, part: str, name: str, data: dict[str, bytes]) -> dict:
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": SECRET_TYPE,
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": {LABEL_LEDGER: self.platform, LABEL_PART: part},
+            },
+            "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+        }
+
+    def _delete_with_parts(self, secret: dict | None) -> None:
+        if secret is None:
+            return
+        # The Secret that makes the payload real goes first: what is left behind by a kill is then only unused parts.
+        for name in [secret["metadata"]["name"], *_more(secret)]:
+            self.cluster.delete(SECRETS, self.namespace, name)
+
+
+def _more(secret: dict) -> list[str]:
+    """Names of the Secrets that hold the rest of this one's payload."""
+    return json.loads(base64.b64decode(secret["data"]["more"]))
+
+
+def busy(journal: dict) -> Busy:
+    who, since = journal.get("by", "somebody"), journal.get("at", "an unknown time")
+    return Busy(f"another run is writing to this platform: {who}, since {since}. Wait for it to end, then run again", by=who, since=since)
+
+
+def _used(releases: list[dict]) -> set[tuple[str, int]]:
+    return {pair for release in releases for pair in release["components"].items()}
+
+
+def _kept(releases: list[dict], keep: int) -> list[dict]:
+    """The newest `keep`, and the deployed one even when many failures came after it."""
+    current = next((r for r in reversed(releases) if r["status"] == DEPLOYED), None)
+    newest = releases[-keep:]
+    return newest if current is None or current in newest else [current, *newest[1:]]

@@ -1,0 +1,98 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a plan means, for people (diff, summary lines) and for machines (changes). Secret values never leave here."""
+from __future__ import annotations
+
+from ._apply import explain
+from ._cluster import Cluster
+from ._errors import ApiError, InvalidInput
+from ._fields import before_image, changed_paths
+from ._plan import CREATE, DELETE, UNCHANGED, UPDATE, Action, Plan
+
+HIDDEN, HIDDEN_CHANGED = "(hidden)", "(hidden, changed)"
+
+
+def dry_run(cluster: Cluster, plan: Plan, force: bool) -> dict[Action, dict]:
+    """{action: what the server would make of it} for every create and update it can judge now.
+
+    All refusals are collected into one InvalidInput.
+    """
+    errors: list[str] = []
+
+    def attempt(action: Action) -> tuple[Action, dict] | None:
+        try:
+            return action, cluster.apply(action.rtype, action.desired.body, force, dry_run=True)
+        except ApiError as exc:
+            if exc.status == 401:
+                raise
+            if exc.status == 404 and action.verb == CREATE:
+                action.pending = "its Namespace does not exist yet"
+            else:
+                errors.append(explain(exc, action).message)
+            return None
+
+    asked = [a for a in plan.actions if a.verb in (CREATE, UPDATE) and not a.pending]
+    answers = [answer for answer in cluster.each(attempt, asked) if answer]
+    if errors:
+        raise InvalidInput("the API server would refuse this, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
+    return dict(answers)
+
+
+def change(action: Action, after: dict | None) -> dict:
+    """One write for machines: {component, action, kind, namespace, name, fields, pending}."""
+    fields: list[str] = []
+    if action.verb == UPDATE and after is not None:
+        fields = changed_paths(action.before or {}, before_image(after))
+    elif action.verb == UPDATE and action.desired:
+        fields = changed_paths(action.before or {}, action.desired.body)
+    return {
+        "component": action.component,
+        "action": action.verb,
+        "kind": action.ref.kind,
+        "namespace": action.ref.namespace,
+        "name": action.ref.name,
+        "fields": fields,
+        "pending": action.pending,
+    }
+
+
+def diff(action: Action, after: dict | None) -> dict:
+    """One Ansible diff: before and after as YAML of the fields that are ours, Secret values hidden."""
+    old = {} if action.verb == CREATE else action.before or {}
+    new = {} if action.verb == DELETE else before_image(after) if after else action.desired.body if action.desired else {}
+    old, new = masked_pair(old, new)
+    note = f" (pending: {action.pending})" if action.pending else ""
+    return {
+        "before_header": f"{action.component}: {action.ref}",
+        "after_header": f"{action.component}: {action.ref}{note}",
+        "before": _yaml(old),
+        "after": _yaml(new),
+    }
+
+
+def masked_pair(old: dict, new: dict) -> tuple[dict, dict]:
+    """Both sides with the values of a Secret hidden; a key whose value differs still shows as changed."""
+    if "Secret" not in (old.get("kind"), new.get("kind")):
+        return old, new
+    was, now = old.get("data") or {}, new.get("data") or {}
+    shown_old = {key: HIDDEN for key in was}
+    shown_new = {key: HIDDEN if was.get(key) == value or key not in was else HIDDEN_CHANGED for key, value in now.items()}
+    return ({**old, "data": shown_old} if was else old), ({**new, "data": shown_new} if now else new)
+
+
+def _yaml(obj: dict) -> str:
+    import yaml
+
+    return yaml.safe_dump(obj, sort_keys=True, width=160, allow_unicode=True) if obj else ""
+
+
+def summary_lines(summary: dict[str, dict[str, int]]) -> list[str]:
+    """`namespaces  +3 ~0 -0 =2`, a line per component."""
+    width = max(map(len, summary), default=0)
+    signs = ((CREATE, "+"), (UPDATE, "~"), (DELETE, "-"), (UNCHANGED, "="))
+    return [
+        f"{component:<{width}}  " + " ".join(f"{sign}{row[verb]}" for verb, sign in signs)
+        for component, row in sorted(summary.items())
+    ]
+

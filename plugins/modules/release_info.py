@@ -1,0 +1,84 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module genai.platform.release_info."""
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_info
+short_description: Read the ledger of releases, and what kind of cluster it is on
+version_added: 0.1.0
+author: genai.platform authors (@genai-platform)
+description:
+  - Returns the kept releases of a platform, the current one, and the objects it owns.
+  - Also says whether the cluster is Kubernetes or OpenShift, so that it serves as the preflight of a playbook. It fails when
+    the cluster is the wrong one, cannot be reached, or refuses the credentials.
+  - Never returns manifests, because they may hold Secrets.
+extends_documentation_fragment:
+  - kubernetes.core.k8s_auth_options
+  - genai.platform.platform
+  - genai.platform.platform.attributes
+attributes:
+  diff_mode:
+    support: N/A
+seealso:
+  - module: genai.platform.release
+"""
+
+EXAMPLES = r"""
+- name: What is deployed here
+  genai.platform.release_info:
+    kubeconfig: ~/.kube/config
+  register: platform
+
+- name: Show the history
+  ansible.builtin.debug:
+    msg: "{{ platform.releases }}"
+"""
+
+RETURN = r"""
+releases:
+  description: Kept releases, oldest first, with number, status, time, who, why and the revision of each component.
+  returned: success
+  type: list
+  elements: dict
+current:
+  description: The release that is deployed; null on an empty platform.
+  returned: success
+  type: dict
+objects:
+  description: Objects owned, by component.
+  returned: success
+  type: dict
+interrupted:
+  description: The run that did not end and that the next release repairs first; null when there is none.
+  returned: success
+  type: dict
+distribution:
+  description: V(kubernetes) or V(openshift).
+  returned: success
+  type: str
+server:
+  description: API URL reached.
+  returned: success
+  type: str
+server_version:
+  description: Version of the API server.
+  returned: success
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, connect, run
+from ansible_collections.genai.platform.plugins.module_utils._input import described
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={**CONNECTION, **PLATFORM}, supports_check_mode=True)
+    run(module, lambda: described(*connect(module.params)))
+
+
+if __name__ == "__main__":
+    main()
