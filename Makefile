@@ -20,11 +20,12 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # --- bootstrap -------------------------------------------------------------------------------------------------------
-# The environment is built beside its final place and moved there when complete: an interrupted build leaves nothing.
+# A mark says that the environment is complete; one without it was interrupted, and is built anew.
 $(VENV)/.done: requirements.txt requirements-dev.txt
 	@echo ">> Python environment $(VENVKEY) (about 1 min, once)"
 	@$(PYTHON) -c 'import sys; sys.exit("genai.platform needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else None'
 	@mkdir -p $(CACHE) && rm -rf $(VENV)
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo ">> python3-venv"; apt-get -qq update && apt-get -qq install -y python3-venv; }
 	@$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -36,3 +37,15 @@ venv: $(VENV)/.done
 .PHONY: collections
 collections: venv ## kubernetes.core and community.okd, from Galaxy or out of the PyPI package
 	@$(BIN)/ansible-playbook -i localhost, molecule/shared/collections.yml
+
+# --- people ----------------------------------------------------------------------------------------------------------
+.PHONY: up
+up: collections ## a kind cluster with the platform on it, and one prediction
+	@$(PLAY) molecule/shared/up.yml
+	@$(PLAY) molecule/shared/images.yml
+	@$(PLAY) site.yml
+	@$(PLAY) molecule/shared/predict.yml
+
+.PHONY: down
+down: venv ## removes the cluster, keeps the caches
+	@$(PLAY) molecule/shared/down.yml

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 import typing as t
 
 from ._cluster import Cluster, ResourceType
@@ -16,7 +15,6 @@ from ._plan import CREATE, DELETE, UPDATE, Action, Plan
 from ._wait import Waiter
 
 CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
-GONE_SECONDS = 120.0
 
 
 @dataclasses.dataclass
@@ -175,11 +173,5 @@ def _undo_create(cluster: Cluster, entry: Entry, started: str, report: Restored)
 
 def _wait_until_gone(cluster: Cluster, journal: list[Entry], report: Restored) -> None:
     """Deleting is asynchronous; the state before is back only when the objects are really gone."""
-    left = [entry for entry in journal if entry.verb == CREATE and str(entry.ref) in report.removed]
-    deadline = time.monotonic() + GONE_SECONDS
-    while left and time.monotonic() < deadline:
-        alive = cluster.each(lambda entry: cluster.get(entry.rtype, entry.namespace, entry.name), left)
-        left = [entry for entry, obj in zip(left, alive) if obj is not None]
-        if left:
-            time.sleep(0.25)
-    report.errors += [f"{entry.ref}: still being deleted after {GONE_SECONDS:.0f} s" for entry in left]
+    removed = [(entry.rtype, entry.ref) for entry in journal if entry.verb == CREATE and str(entry.ref) in report.removed]
+    report.errors += [f"{ref}: still being deleted" for ref in cluster.gone(removed)]

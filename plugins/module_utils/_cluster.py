@@ -244,6 +244,17 @@ class Cluster:
             raise
         return True
 
+    def gone(self, objects: t.Iterable[tuple[ResourceType, Ref]], seconds: float = 120.0) -> list[Ref]:
+        """Waits until objects that are being deleted are really gone; returns those that are still there."""
+        left, deadline = list(objects), time.monotonic() + seconds
+        while left:
+            alive = self.each(lambda item: self.get(item[0], item[1].namespace, item[1].name), left)
+            left = [item for item, obj in zip(left, alive) if obj is not None]
+            if not left or time.monotonic() >= deadline:
+                break
+            time.sleep(0.25)
+        return [ref for _rtype, ref in left]
+
     def events(self, namespace: str, kind: str, name: str) -> list[dict]:
         """Events about one object, oldest first."""
         query = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"}

@@ -14,6 +14,7 @@ import json
 import typing as t
 
 MANAGER = "genai.platform"
+_ABSENT = object()  # differs from every value, null included
 
 
 def owned_fields(live: dict, manager: str = MANAGER) -> dict:
@@ -107,7 +108,7 @@ def changed_paths(before: t.Any, after: t.Any, path: str = "") -> list[str]:
         return [
             hit
             for key in sorted({*before, *after})
-            for hit in changed_paths(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+            for hit in changed_paths(before.get(key, _ABSENT), after.get(key, _ABSENT), f"{path}.{key}" if path else str(key))
         ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [hit for i, pair in enumerate(zip(before, after)) for hit in changed_paths(*pair, path=f"{path}[{i}]")]

@@ -22,6 +22,7 @@ import typing as t
 from ._cluster import Cluster, ResourceType
 from ._errors import ApiError, Busy, InvalidInput
 from ._fields import fingerprint
+from ._manifest import Ref
 from ._plan import Record
 
 LABEL_LEDGER = "genai.platform/ledger"
@@ -128,8 +129,11 @@ class Ledger:
 
     def ensure_namespace(self) -> bool:
         """True when it had to be created."""
-        if self.cluster.get(NAMESPACES, "", self.namespace):
+        found = self.cluster.get(NAMESPACES, "", self.namespace)
+        if found and not found["metadata"].get("deletionTimestamp"):
             return False
+        if found:
+            self._until_gone()
         body = {
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -143,6 +147,10 @@ class Ledger:
 
     def remove_namespace(self) -> None:
         self.cluster.delete(NAMESPACES, "", self.namespace)
+        self._until_gone()
+
+    def _until_gone(self) -> None:
+        self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
 
     def open_journal(self, journal: dict) -> None:
         """Takes the lock. Raises Busy when another run holds it."""

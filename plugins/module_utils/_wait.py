@@ -21,7 +21,7 @@ SHOWN = 5
 
 
 class Waiter:
-    """Waits until every object of `wanted` is ready. The clock is injected so that tests need not sleep."""
+    """Waits until every object of `wanted` is ready. Clock and poll are injected so that tests need not sleep."""
 
     def __init__(
         self,
@@ -30,8 +30,10 @@ class Waiter:
         platform: str,
         progress: t.Callable[[str], None],
         clock: t.Callable[[], float] = time.monotonic,
+        poll: float = 1.0,
     ) -> None:
         self.cluster, self.platform, self.progress, self.clock = cluster, platform, progress, clock
+        self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
         self.wanted = wanted
         self.waiting: dict[Ref, str] = dict.fromkeys(wanted, "not seen yet")
         self.live: dict[Ref, dict] = {}
@@ -48,7 +50,7 @@ class Waiter:
         while self.waiting:
             if self.clock() >= deadline:
                 raise self._timed_out(timeout)
-            self._take(min(1.0, max(0.0, deadline - self.clock())))
+            self._take(min(self.poll, max(0.0, deadline - self.clock())))
             self._stop_if_hopeless()
 
     def _start_watches(self, seconds: int) -> None:

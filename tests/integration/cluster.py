@@ -1,0 +1,129 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the integration tests see of the kind cluster: through its own kubectl and audit log, not through the code under test."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+NAME = os.environ.get("GENAI_KIND_CLUSTER", "genai")
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genai-platform"
+KUBECONFIG = CACHE / "kind" / f"{NAME}.kubeconfig"
+URL = f"http://127.0.0.1:{18080 if NAME == 'genai' else 18081}"
+NAMESPACE, LEDGER = "inference", "genai-ledger"
+CONTROL_PLANE = f"{NAME}-control-plane"
+USER_AGENT = "genai.platform/"
+MANAGER = "genai.platform"
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+
+# What a cluster writes by itself while nobody does anything, or derives from other objects.
+DERIVED = {
+    "events", "events.events.k8s.io", "leases.coordination.k8s.io", "nodes", "pods", "replicasets.apps", "endpoints",
+    "endpointslices.discovery.k8s.io", "controllerrevisions.apps", "ipaddresses.networking.k8s.io",
+}
+
+
+def kubectl(*args: str) -> str:
+    done = subprocess.run(
+        ["docker", "exec", CONTROL_PLANE, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", *args],
+        capture_output=True, text=True, check=False, timeout=60,
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
+    return done.stdout
+
+
+def objects() -> list[dict]:
+    """Every object of the cluster but what it derives itself."""
+    types = [name for name in kubectl("api-resources", "--verbs=list", "-o", "name").split() if name not in DERIVED]
+    return json.loads(kubectl("get", ",".join(types), "-A", "-o", "json", "--show-managed-fields", "--ignore-not-found"))["items"]
+
+
+def name_of(obj: dict) -> str:
+    """`Kind namespace/name`, as the release module names objects."""
+    meta = obj["metadata"]
+    where = f"{meta['namespace']}/" if meta.get("namespace") else ""
+    return f"{obj['kind']} {where}{meta['name']}"
+
+
+def versions() -> dict[str, str]:
+    """{object: resourceVersion} of the whole cluster."""
+    return {f"{o['apiVersion']} {name_of(o)}": o["metadata"]["resourceVersion"] for o in objects()}
+
+
+def ours() -> set[str]:
+    """Names of the objects that the collection's field manager has written."""
+    return {
+        name_of(o) for o in objects()
+        if any(entry.get("manager") == MANAGER for entry in o["metadata"].get("managedFields", []))
+    }
+
+
+def specs() -> dict[str, dict]:
+    """{object: all of it but what a server keeps for itself} of the platform's namespaces, the ledger aside."""
+    found = {}
+    for obj in objects():
+        if obj["metadata"].get("namespace") == NAMESPACE or name_of(obj) == f"Namespace {NAMESPACE}":
+            obj.pop("status", None)
+            for field in ("resourceVersion", "uid", "creationTimestamp", "managedFields", "generation"):
+                obj["metadata"].pop(field, None)
+            # Kept by the Deployment controller: it counts rollouts, and going back is one more.
+            obj["metadata"].get("annotations", {}).pop("deployment.kubernetes.io/revision", None)
+            found[name_of(obj)] = obj
+    return found
+
+
+def images() -> set[str]:
+    pods = json.loads(kubectl("get", "pods", "-n", NAMESPACE, "-o", "json"))["items"]
+    return {c["image"] for pod in pods if not pod["metadata"].get("deletionTimestamp") for c in pod["spec"]["containers"]}
+
+
+class Audit:
+    """The API server's own record of who asked what since this object was made."""
+
+    LOG = "/var/log/kubernetes/audit.log"
+
+    def __init__(self) -> None:
+        self._start = self._size()
+
+    def _size(self) -> int:
+        done = subprocess.run(["docker", "exec", CONTROL_PLANE, "stat", "-c", "%s", self.LOG], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    def requests(self) -> list[dict]:
+        """Requests of the collection's modules."""
+        time.sleep(1)  # the log is written in batches
+        tail = ["docker", "exec", CONTROL_PLANE, "tail", "-c", f"+{self._start + 1}", self.LOG]
+        lines = subprocess.run(tail, capture_output=True, text=True, check=True).stdout.splitlines()
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [e for e in entries if e.get("userAgent", "").startswith(USER_AGENT) and e["stage"] == "ResponseComplete"]
+
+    def writes(self) -> list[str]:
+        return [f"{e['verb']} {e['requestURI']}" for e in self.requests() if e["verb"] in WRITES and "dryRun=All" not in e["requestURI"]]
+
+
+@dataclasses.dataclass
+class Run:
+    """One finished `ansible-playbook`."""
+
+    code: int
+    output: str
+    seconds: float
+
+    @property
+    def changed(self) -> int:
+        return int(re.findall(r"changed=(\d+)", self.output)[-1])
+
+
+def play(playbook: str, *args: str) -> Run:
+    """Runs a playbook on the kind inventory, as a user does."""
+    start = time.monotonic()
+    done = subprocess.run(
+        ["ansible-playbook", "-i", "inventories/kind", playbook, *args],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL,
+    )
+    return Run(done.returncode, done.stdout, time.monotonic() - start)

@@ -1,0 +1,140 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import base64
+import datetime
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput
+from ansible_collections.genai.platform.plugins.module_utils._manifest import (
+    ANNOTATION_SOURCE,
+    ANNOTATION_WAVE,
+    LABEL_COMPONENT,
+    Ref,
+    prepare,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def configmap(name="one", **extra):
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "ns"}, **extra}
+
+
+def workload(kind="Deployment", **spec):
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "one", "namespace": "ns"}, "spec": spec}
+
+
+def with_meta(**meta):
+    manifest = configmap()
+    manifest["metadata"].update(meta)
+    return manifest
+
+
+BAD = [
+    ("not a mapping", "text", "a manifest is a mapping"),
+    ("no kind", {"apiVersion": "v1", "metadata": {"name": "x"}}, "kind is missing"),
+    ("no apiVersion", {"kind": "ConfigMap", "metadata": {"name": "x"}}, "apiVersion is missing"),
+    ("no metadata", {"apiVersion": "v1", "kind": "ConfigMap"}, "without metadata.name"),
+    ("no name", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}, "without metadata.name"),
+    ("name no string", with_meta(name=7), "not a valid Kubernetes name"),
+    ("name with space", with_meta(name="a b"), "not a valid Kubernetes name"),
+    ("label no string", with_meta(labels={"a": 1}), "metadata.labels.a is 1, quote it"),
+    ("annotation bool", with_meta(annotations={"a": True}), "metadata.annotations.a is True, quote it"),
+    ("labels a list", with_meta(labels=["a"]), "metadata.labels must be a mapping"),
+    ("NaN", configmap(data={"x": float("nan")}), "data.x is nan"),
+    ("infinity", configmap(data={"x": [float("inf")]}), "data.x[0] is inf"),
+    ("date", configmap(data={"x": datetime.date(2026, 1, 1)}), "data.x is a date"),
+    ("key no string", configmap(data={1: "x"}), "has the key 1"),
+    ("negative replicas", workload(replicas=-1), "spec.replicas is -1"),
+    ("replicas as text", workload(replicas="3"), "spec.replicas is '3'"),
+    ("replicas as bool", workload(replicas=True), "spec.replicas is True"),
+    ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2), "1 <= min <= max"),
+    ("bad wave", with_meta(annotations={ANNOTATION_WAVE: "soon"}), "must be a whole number"),
+    ("too large", configmap(data={"x": "y" * 2_000_000}), "split it"),
+]
+
+
+@pytest.mark.parametrize(("what", "manifest", "said"), BAD, ids=[row[0] for row in BAD])
+def test_bad_manifest_is_named_with_its_component(what, manifest, said):
+    with pytest.raises(InvalidInput) as caught:
+        prepare({"app": [configmap("good"), manifest]}, "genai")
+    assert said in caught.value.message
+    assert "app, manifest 2" in caught.value.message
+
+
+def test_all_errors_are_listed_at_once():
+    with pytest.raises(InvalidInput) as caught:
+        prepare({"app": [row[1] for row in BAD]}, "genai")
+    # Bad name and bad wave of the same object also stand in each other's way as duplicates.
+    assert len(caught.value.facts["errors"]) >= len(BAD)
+
+
+def test_duplicates_are_named_with_both_components():
+    with pytest.raises(InvalidInput, match="ConfigMap ns/one is in the bundle twice, first in a"):
+        prepare({"a": [configmap()], "b": [configmap()]}, "genai")
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "1st", "with-dash", "x" * 60])
+def test_component_names(name):
+    with pytest.raises(InvalidInput, match="use a role name"):
+        prepare({name: []}, "genai")
+
+
+def test_the_template_is_named_in_errors_and_not_sent():
+    manifest = with_meta(annotations={ANNOTATION_SOURCE: "roles/app/templates/x.yaml.j2"})
+    (item,) = prepare({"app": [manifest]}, "genai").values()
+    assert item.source == "roles/app/templates/x.yaml.j2"
+    assert "annotations" not in item.body["metadata"]
+    with pytest.raises(InvalidInput, match="roles/app/templates/x.yaml.j2"):
+        prepare({"app": [{**manifest, "apiVersion": ""}]}, "genai")
+
+
+def test_preparing_labels_and_leaves_the_input_alone():
+    manifest = configmap(data={"a": "b", "gone": None}, status={"x": 1})
+    (item,) = prepare({"app": [manifest]}, "genai").values()
+    assert item.body["data"] == {"a": "b"} and "status" not in item.body
+    assert item.body["metadata"]["labels"][LABEL_COMPONENT] == "app"
+    assert "labels" not in manifest["metadata"]
+    again = prepare({"app": [item.body]}, "genai")
+    assert again[item.ref].body == item.body, "preparing twice is preparing once: the ledger stores prepared manifests"
+
+
+def test_secret_strings_become_data():
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": {"a": "b"}, "data": {"c": "ZA=="}}
+    (item,) = prepare({"app": [secret]}, "genai").values()
+    assert item.body["data"] == {"a": base64.b64encode(b"b").decode(), "c": "ZA=="} and "stringData" not in item.body
+
+
+def test_replicas_belong_to_the_autoscaler_where_there_is_one():
+    hpa = workload("HorizontalPodAutoscaler", minReplicas=2, maxReplicas=4, scaleTargetRef={"kind": "Deployment", "name": "one"})
+    objects = prepare({"app": [workload(replicas=3), {**hpa, "apiVersion": "autoscaling/v2"}]}, "genai")
+    assert "replicas" not in objects[Ref("apps", "Deployment", "ns", "one")].body["spec"]
+
+
+def test_waves():
+    objects = prepare({"app": [with_meta(annotations={ANNOTATION_WAVE: "-3"}), workload(replicas=1)]}, "genai")
+    assert [item.wave for item in objects.values()] == [-3, 3]
+
+
+MANIFESTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda leaf: st.lists(leaf, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["apiVersion", "kind", "metadata", "name", "namespace", "labels", "annotations", "spec", "data", "items"])
+        | st.text(max_size=3)
+        | st.integers(),
+        leaf,
+        max_size=5,
+    ),
+    max_leaves=25,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["app", "other", "Bad"]), st.lists(MANIFESTS, max_size=3), max_size=3))
+def test_whatever_comes_in_is_prepared_or_refused(bundle):
+    try:
+        for item in prepare(bundle, "genai").values():
+            assert item.body["metadata"]["labels"][LABEL_COMPONENT] == item.component
+    except InvalidInput as exc:
+        assert exc.facts["errors"]

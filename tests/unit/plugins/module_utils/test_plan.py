@@ -1,0 +1,156 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _plan as planning
+from ansible_collections.genai.platform.plugins.module_utils._cluster import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput
+from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, applied_fingerprint
+from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref, prepare
+
+TYPES = {
+    (t.api_version, t.kind): t
+    for t in (
+        ResourceType("", "v1", "ConfigMap", "configmaps", True),
+        ResourceType("", "v1", "Namespace", "namespaces", False),
+        ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True),
+        ResourceType("apps", "v1", "Deployment", "deployments", True),
+        ResourceType("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True),
+        ResourceType("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False),
+    )
+}
+OWNED = {(t.group, t.kind): t for t in TYPES.values()}
+
+
+def obj(kind, name, namespace="ns", api="v1", **rest):
+    meta = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": api, "kind": kind, "metadata": meta, **rest}
+
+
+def granular(value):
+    return {f"f:{key}": granular(sub) for key, sub in value.items()} if isinstance(value, dict) else {}
+
+
+def applied(body):
+    """A live object as it is right after we applied `body`."""
+    owned = {f"f:{k}": granular(v) for k, v in body.items() if k not in ("apiVersion", "kind", "metadata")}
+    owned["f:metadata"] = {"f:labels": granular(body["metadata"]["labels"])}
+    entry = {"manager": MANAGER, "operation": "Apply", "fieldsV1": owned}
+    return {**body, "metadata": {**body["metadata"], "uid": "u", "managedFields": [entry]}}
+
+
+def plan(bundle, live=None, record=None, scope=None, **options):
+    desired = prepare(bundle, "genai")
+    resolved = planning.resolve(desired, TYPES)
+    return planning.make_plan(desired, resolved, live or {}, record or {}, scope or set(bundle), OWNED, **options)
+
+
+def after(bundle):
+    """(live, record) as they are after `bundle` was released."""
+    live, record = {}, {}
+    for ref, item in prepare(bundle, "genai").items():
+        live[ref] = applied(item.body)
+        prints = [item.fingerprint, applied_fingerprint(live[ref])]
+        record.setdefault(item.component, {})[planning.record_key(ref)] = prints
+    return live, record
+
+
+def verbs(result):
+    return {str(action.ref): action.verb for action in result.actions}
+
+
+BUNDLE = {
+    "base": [obj("Namespace", "ns", None)],
+    "app": [obj("ConfigMap", "one", data={"a": "b"}), obj("PersistentVolumeClaim", "disk", spec={"x": 1})],
+}
+
+
+def test_empty_cluster_is_all_creates_and_what_needs_the_new_namespace_is_pending():
+    result = plan(BUNDLE)
+    assert set(verbs(result).values()) == {"create"}
+    assert [bool(action.pending) for action in result.actions] == [False, True, True]
+
+
+def test_plan_of_what_was_applied_is_empty():
+    live, record = after(BUNDLE)
+    assert plan(BUNDLE, live, record).writes == []
+
+
+def test_changed_description_and_hand_edit_are_updates():
+    live, record = after(BUNDLE)
+    changed = {**BUNDLE, "app": [obj("ConfigMap", "one", data={"a": "c"}), BUNDLE["app"][1]]}
+    assert [str(a.ref) for a in plan(changed, live, record).writes] == ["ConfigMap ns/one"]
+    live[Ref("", "ConfigMap", "ns", "one")]["data"]["a"] = "by hand"
+    assert verbs(plan(BUNDLE, live, record))["ConfigMap ns/one"] == "update"
+
+
+def test_lost_record_means_apply_again_not_prune():
+    live, _record = after(BUNDLE)
+    assert set(verbs(plan(BUNDLE, live, {})).values()) == {"update"}
+    assert verbs(plan({"app": []}, live, {})) == {}
+
+
+def test_prune_is_for_the_scope_and_spares_what_holds_data():
+    live, record = after(BUNDLE)
+    assert verbs(plan({"app": []}, live, record)) == {"ConfigMap ns/one": "delete", "PersistentVolumeClaim ns/disk": "keep"}
+    assert verbs(plan({"app": []}, live, record, prune=False)) == {}
+    told = plan({"app": []}, live, record, scope={"app", "base"}, prune_protected=True)
+    assert verbs(told) == {"ConfigMap ns/one": "delete", "PersistentVolumeClaim ns/disk": "delete", "Namespace ns": "delete"}
+    assert [a.ref.kind for a in told.deletes()][-1] == "Namespace", "a Namespace goes last"
+
+
+def test_an_object_that_moved_to_another_component_is_not_pruned():
+    live, record = after(BUNDLE)
+    moved = {"base": [*BUNDLE["base"], BUNDLE["app"][0]], "app": [BUNDLE["app"][1]]}
+    result = verbs(plan(moved, live, record))
+    assert result["ConfigMap ns/one"] == "update" and "delete" not in result.values()
+
+
+def test_waves_are_in_order():
+    bundle = {"app": [obj("Deployment", "d", api="apps/v1", spec={}), *BUNDLE["app"], *BUNDLE["base"]]}
+    kinds = [[a.ref.kind for a in wave] for wave in plan(bundle).waves()]
+    assert kinds == [["Namespace"], ["ConfigMap", "PersistentVolumeClaim"], ["Deployment"]]
+
+
+def test_a_new_workload_starts_at_the_autoscalers_minimum():
+    hpa = obj("HorizontalPodAutoscaler", "d", api="autoscaling/v2",
+              spec={"minReplicas": 2, "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}})
+    bundle = {"app": [obj("Deployment", "d", api="apps/v1", spec={"replicas": 1}), hpa]}
+    replicas = {a.ref.kind: a.initial_replicas for a in plan(bundle).actions}
+    assert replicas == {"Deployment": 2, "HorizontalPodAutoscaler": None}
+    live, record = after(bundle)
+    assert all(a.initial_replicas is None for a in plan(bundle, live, record).actions), "later it is the autoscaler's"
+
+
+CRD = obj(
+    "CustomResourceDefinition", "things.example.com", None, "apiextensions.k8s.io/v1",
+    spec={"group": "example.com", "scope": "Namespaced", "names": {"kind": "Thing", "plural": "things"}, "versions": [{"name": "v1"}]},
+)
+
+
+def test_a_custom_resource_whose_definition_comes_along_is_pending():
+    result = plan({"app": [obj("Thing", "t", api="example.com/v1"), CRD]})
+    (thing,) = [a for a in result.actions if a.ref.kind == "Thing"]
+    assert "CustomResourceDefinition" in thing.pending and thing.rtype.plural == "things"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (obj("Thing", "t", api="example.com/v1"), "the cluster knows no Thing in example.com/v1"),
+        (obj("ConfigMap", "t", None), "metadata.namespace is missing"),
+        (obj("Namespace", "t", "ns"), "metadata.namespace must go"),
+    ],
+)
+def test_what_does_not_fit_the_cluster_is_refused(manifest, said):
+    with pytest.raises(InvalidInput, match=said):
+        plan({"app": [manifest]})
+
+
+def test_summary_counts_by_component():
+    live, record = after(BUNDLE)
+    live.pop(Ref("", "ConfigMap", "ns", "one"))
+    assert plan(BUNDLE, live, record).summary() == {
+        "base": {"create": 0, "update": 0, "delete": 0, "unchanged": 1},
+        "app": {"create": 1, "update": 0, "delete": 0, "unchanged": 1},
+    }

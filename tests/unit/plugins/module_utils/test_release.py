@@ -1,0 +1,223 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The order of work, with a failure at every single write."""
+from __future__ import annotations
+
+import copy
+import random
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
+from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
+from fake import CUT, FakeCluster
+
+
+def obj(kind, name, namespace="ns", **rest):
+    meta = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": "v1", "kind": kind, "metadata": meta, **rest}
+
+
+V1 = {
+    "base": [obj("Namespace", "ns", None)],
+    "app": [obj("ConfigMap", "one", data={"a": "1"}), obj("Secret", "key", data={"p": "MQ=="}), obj("ConfigMap", "old", data={})],
+}
+V2 = {
+    "base": [obj("Namespace", "ns", None, spec={"finalizers": ["x"]})],
+    "app": [obj("ConfigMap", "one", data={"b": "2"}), obj("Secret", "key", data={"p": "Mg=="}), obj("Service", "new", spec={"x": 1})],
+    "more": [obj("ConfigMap", "three", data={})],
+}
+
+
+def releaser(cluster, **options):
+    facts = {"by": "tester", "why": "", "commit": "", "profile": ""}
+    return Releaser(cluster, Ledger(cluster, "genai-ledger", "genai"), Options("genai", facts=facts, **options), lambda _line: None)
+
+
+def deploy(cluster, bundle, **options):
+    return releaser(cluster, **{"complete": True, **options}).deploy(bundle)
+
+
+def roll_back(cluster, to="previous", components=None, **options):
+    return releaser(cluster, **options).roll_back(to, components)
+
+
+def state(cluster) -> State:
+    return Ledger(cluster, "genai-ledger", "genai").load()[0]
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster()
+
+
+def test_first_second_and_changed_release(cluster):
+    first = deploy(cluster, V1)
+    assert (first["release"], first["changed"], len(first["changes"])) == (1, True, 4)
+    writes = len(cluster.writes)
+    again = deploy(cluster, V1)
+    assert (again["release"], again["changed"]) == (1, False) and len(cluster.writes) == writes
+    second = deploy(cluster, V2)
+    assert second["release"] == 2
+    by = {(c["action"], c["kind"], c["name"]) for c in second["changes"]}
+    assert ("delete", "ConfigMap", "old") in by and ("create", "Service", "new") in by and ("update", "Secret", "key") in by
+    assert state(cluster).current["components"] == {"base": 2, "app": 2, "more": 1}
+
+
+def test_preview_writes_nothing_and_announces_what_the_run_creates(cluster):
+    preview = deploy(cluster, V1, check=True)
+    assert cluster.objects == {} and cluster.writes == []
+    announced = {f"{c['kind']} {c['namespace'] + '/' if c['namespace'] else ''}{c['name']}" for c in preview["changes"]}
+    deploy(cluster, V1)
+    assert {str(ref) for ref in cluster.objects} == announced | set(preview["ledger"])
+
+
+def test_secret_values_stay_out_of_every_result(cluster):
+    results = [deploy(cluster, V1, diff=True), deploy(cluster, V2, diff=True, check=True), deploy(cluster, V2, diff=True)]
+    assert "MQ==" not in str(results) and "Mg==" not in str(results)
+    assert "(hidden, changed)" in str(results[1])
+
+
+def writes_of(act) -> int:
+    cluster = FakeCluster()
+    deploy(cluster, V1)
+    start = len(cluster.writes)
+    act(cluster)
+    return len(cluster.writes) - start
+
+
+# Closing the journal is the last write: the release is recorded by then, and the next run only closes it.
+@pytest.mark.parametrize("failure", [None, CUT], ids=["refused", "cut"])
+@pytest.mark.parametrize("k", range(writes_of(lambda c: deploy(c, V2)) - 1))
+def test_a_failure_at_any_write_restores_the_state_before(k, failure):
+    cluster = FakeCluster()
+    deploy(cluster, V1)
+    before = cluster.contents()
+    cluster.fail_at = len(cluster.writes) + k
+    cluster.failure = failure or cluster.failure
+    with pytest.raises(Exception) as caught:
+        deploy(cluster, V2)
+    assert "refused by an admission webhook" in str(caught.value) or "connection reset" in str(caught.value)
+    assert cluster.contents() == before
+    assert not any("journal" in str(ref) for ref in cluster.objects)
+    assert deploy(cluster, V1)["changed"] is False, "and the ledger agrees"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours runs after it."""
+
+
+@pytest.mark.parametrize("k", range(writes_of(lambda c: deploy(c, V2))))
+def test_a_run_killed_at_any_write_is_repaired_by_the_next(k, monkeypatch):
+    cluster = FakeCluster()
+    deploy(cluster, V1)
+    before = cluster.contents()
+    cluster.fail_at, cluster.failure = len(cluster.writes) + k, Killed()
+    victim = releaser(cluster, complete=True)
+    monkeypatch.setattr(victim, "_undo", lambda exc, *_args: exc)
+    with pytest.raises(Killed):
+        victim.deploy(V2)
+    monkeypatch.setattr("ansible_collections.genai.platform.plugins.module_utils._release._alive", lambda _journal: False)
+    recorded = state(cluster).current["number"] == 2
+    after = deploy(cluster, V2 if recorded else V1)
+    assert after["changed"] is False
+    assert recorded or cluster.contents() == before
+    assert not any("journal" in str(ref) for ref in cluster.objects)
+
+
+def test_a_failed_first_release_leaves_nothing(cluster):
+    cluster.fail_at = 4
+    with pytest.raises(ReleaseFailed, match="release 1 failed. The state before is restored"):
+        deploy(cluster, V1)
+    assert cluster.objects == {}
+
+
+def test_claims_and_the_namespace_around_them_are_kept(cluster):
+    bundle = {"app": [obj("Namespace", "ns", None), obj("PersistentVolumeClaim", "disk"), obj("Service", "bad")]}
+    cluster.fail_at = 4
+    with pytest.raises(ReleaseFailed) as caught:
+        deploy(cluster, bundle)
+    assert caught.value.facts["restored"]["kept"] == ["PersistentVolumeClaim ns/disk", "Namespace ns"]
+    assert Ref("", "PersistentVolumeClaim", "ns", "disk") in cluster.objects
+
+
+def test_a_run_under_way_is_named(cluster):
+    deploy(cluster, V1)
+    victim = releaser(cluster)
+    victim.ledger.open_journal(victim._journal("2026-01-01T00:00:00Z", []))
+    with pytest.raises(Busy, match="tester, since 2026-01-01T00:00:00Z"):
+        deploy(cluster, V2)
+
+
+def test_rollback_is_exact_and_a_release_of_its_own(cluster):
+    deploy(cluster, V1)
+    one = cluster.contents()
+    deploy(cluster, V2)
+    two = cluster.contents()
+    result = roll_back(cluster)
+    assert result["release"] == 3 and cluster.contents() == one
+    assert state(cluster).current["components"] == {"base": 1, "app": 1}
+    assert state(cluster).current["rolled_back_to"] == 1
+    assert roll_back(cluster, "2")["release"] == 4 and cluster.contents() == two
+    with pytest.raises(InvalidInput, match="release 9 is not in the ledger; kept and deployed releases: 1, 2, 3, 4"):
+        roll_back(cluster, "9")
+
+
+def test_rollback_of_one_component_leaves_the_others(cluster):
+    deploy(cluster, V1)
+    deploy(cluster, V2)
+    roll_back(cluster, "1", ["app"])
+    assert state(cluster).current["components"] == {"base": 2, "app": 1, "more": 1}
+    assert Ref("", "ConfigMap", "ns", "three") in cluster.objects and Ref("", "Service", "ns", "new") not in cluster.objects
+    with pytest.raises(InvalidInput, match="no such component in release 1: nope"):
+        roll_back(cluster, "1", ["nope"])
+
+
+def test_previous_steps_back_and_does_not_swing(cluster):
+    with pytest.raises(InvalidInput, match="nothing has been deployed here yet"):
+        roll_back(cluster)
+    deploy(cluster, V1)
+    with pytest.raises(InvalidInput, match="release 1 has no predecessor"):
+        roll_back(cluster)
+    deploy(cluster, V2)
+    roll_back(cluster)
+    with pytest.raises(InvalidInput, match="has no predecessor"):
+        roll_back(cluster)
+
+
+def test_limited_run_leaves_other_components(cluster):
+    deploy(cluster, V2)
+    result = deploy(cluster, {"more": [obj("ConfigMap", "three", data={"x": "y"})]}, complete=False)
+    assert set(result["summary"]) == {"more"}
+    assert state(cluster).current["components"] == {"base": 1, "app": 1, "more": 2}
+
+
+def test_an_object_that_was_there_before_us_is_not_deleted_by_the_undo(cluster):
+    deploy(cluster, {"base": V1["base"]})
+    foreign = obj("ConfigMap", "one", data={"theirs": "x"})
+    foreign["metadata"] |= {"uid": "f", "creationTimestamp": "2020-01-01T00:00:00Z", "resourceVersion": "1"}
+    cluster.objects[Ref.of(foreign)] = copy.deepcopy(foreign)
+    cluster.fail_at = len(cluster.writes) + 3
+    with pytest.raises(ReleaseFailed):
+        deploy(cluster, V1)
+    assert Ref.of(foreign) in cluster.objects
+
+
+def test_only_so_many_releases_are_kept(cluster):
+    for number in range(8):
+        deploy(cluster, {"base": V1["base"], "app": [obj("ConfigMap", "one", data={"n": str(number)})]}, keep=3)
+    kept = state(cluster)
+    assert [r["number"] for r in kept.releases] == [6, 7, 8]
+    revisions = [ref.name for ref in cluster.objects if ".app.r" in ref.name]
+    assert sorted(revisions) == ["genai.app.r6", "genai.app.r7", "genai.app.r8"]
+
+
+def test_a_large_component_is_cut_into_parts_and_comes_back_whole(cluster):
+    noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=1_200_000))
+    big = [obj("ConfigMap", f"big{i}", data={"x": noise[i * 400_000 : (i + 1) * 400_000]}) for i in range(3)]
+    deploy(cluster, {"base": V1["base"], "app": [*big, *(copy.deepcopy(big[0]) | {"metadata": {"name": f"copy{i}", "namespace": "ns"}} for i in range(2))]})
+    assert any(".app.r1." in ref.name for ref in cluster.objects), "one Secret could not hold it"
+    before = cluster.contents()
+    deploy(cluster, V1)
+    roll_back(cluster, "1")
+    assert cluster.contents() == before
