@@ -68,6 +68,7 @@ class Waiter:
                 for event in self.cluster.watch(path, selector, seconds):
                     if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
                         self._queue.put((rtype, event))
+                time.sleep(self.poll)  # a server that ends every watch at once is not to be hammered
         except PlatformError as exc:
             self._queue.put(exc)
 
