@@ -50,6 +50,7 @@ class Releaser:
     def __init__(self, cluster: Cluster, ledger: Ledger, options: Options, progress: t.Callable[[str], None]) -> None:
         self.cluster, self.ledger, self.options, self.progress = cluster, ledger, options, progress
         self.run_id = uuid.uuid4().hex
+        self.repaired: dict | None = None
 
     # --- entry points ------------------------------------------------------------------------------------------------
 
@@ -107,6 +108,7 @@ class Releaser:
             raise busy(journal)
         self.progress(f"repairing: the run of {journal['by']} at {journal['at']} did not end; restoring the state before it")
         self._unless_checking(lambda: self._repair(journal))
+        self.repaired = {name: journal[name] for name in ("by", "at")}
         return state
 
     def _unless_checking(self, write: t.Callable[[], object]) -> None:
@@ -265,7 +267,8 @@ class Releaser:
     def _result(self, plan: Plan, state: State) -> dict:
         current = state.current
         return {
-            "changed": bool(plan.writes),
+            "changed": bool(plan.writes or self.repaired),
+            "repaired": self.repaired,
             "release": current["number"] if current else None,
             "previous": current["number"] if current else None,
             "platform": self.options.platform,

@@ -175,6 +175,10 @@ ledger:
   returned: success
   type: list
   elements: str
+repaired:
+  description: Who started the killed run whose state before was restored first, and when; null when there was none.
+  returned: success
+  type: dict
 kept:
   description: Objects no longer described that are kept because they hold data.
   returned: success

@@ -2,11 +2,13 @@
 """What the integration tests see of the kind cluster: through its own kubectl and audit log, not through the code under test."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import time
 
@@ -127,3 +129,23 @@ def play(playbook: str, *args: str) -> Run:
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL,
     )
     return Run(done.returncode, done.stdout, time.monotonic() - start)
+
+
+def play_and_kill(playbook: str, mark: str, *args: str) -> None:
+    """Starts a playbook and kills it with everything it started, once `mark` shows in its output."""
+    running = subprocess.Popen(
+        ["ansible-playbook", "-i", "inventories/kind", playbook, *args],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL,
+    )
+    seen = next((line for line in running.stdout or [] if mark in line), None)
+    # Ansible's workers are in sessions of their own, so the process group is not enough.
+    for pid in [running.pid, *_descendants(running.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    running.communicate(timeout=60)
+    assert seen is not None, f"{playbook} ended before it showed {mark!r}"
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]

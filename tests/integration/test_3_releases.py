@@ -56,7 +56,7 @@ def test_rollback_brings_version_1_back_spec_for_spec(first, figure):
 
 BAD = [
     # A real pull from a port where nothing listens, so that it is refused at once.
-    ("image that cannot be pulled", "inference_app_image=127.0.0.1:1/absent:1.0", ["ImagePullBackOff", "Pod inference/inference-"], []),
+    ("image that cannot be pulled", "inference_app_image=127.0.0.1:1/absent:1.0", ["ErrImagePull", "Pod inference/inference-"], []),
     ("pods that crash", "inference_app_max_batch_size=0", ["CrashLoopBackOff", "Pod inference/inference-"], ["log: ", "GENAI_MAX_BATCH_SIZE"]),
 ]
 
@@ -87,3 +87,28 @@ def test_deploying_version_1_again_finds_nothing_to_do():
     run = cluster.play("site.yml")
     assert run.code == 0 and run.changed == 0, run.output
     assert audit.writes() == []
+
+
+def test_a_hand_edit_is_named_and_never_overwritten_silently(first, figure):
+    patch = '{"data":{"GENAI_LOG_LEVEL":"debug"}}'
+    cluster.kubectl("patch", "configmap", "inference", "-n", cluster.NAMESPACE, "--type", "merge", "-p", patch)
+    audit = cluster.Audit()
+    run = cluster.play("site.yml", "--check", "--diff")
+    assert run.code != 0 and "kubectl-patch" in run.output and "GENAI_LOG_LEVEL" in run.output, run.output
+    assert audit.writes() == []
+    run = cluster.play("site.yml", "-e", "common_force_conflicts=true")
+    assert run.code == 0, run.output
+    assert cluster.specs() == first
+    figure("hand edit: named with its manager, put back when told to", "yes")
+
+
+def test_a_killed_run_is_repaired_by_the_next(first, figure):
+    """SIGKILL for the controller and everything it started, in the middle of the rollout."""
+    cluster.play_and_kill("site.yml", "Deployment inference/inference: ", *V2)
+    assert cluster.specs() != first
+    assert "genai.journal" in cluster.kubectl("get", "secrets", "-n", cluster.LEDGER)
+    run = cluster.play("site.yml")
+    assert run.code == 0 and "repairing: the run of" in run.output, run.output
+    assert cluster.specs() == first
+    assert cluster.play("site.yml").changed == 0
+    figure("killed in mid rollout: objects different after the next run", _differences(first))
