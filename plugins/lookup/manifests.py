@@ -63,6 +63,11 @@ SOURCE = "genai.platform/source"
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as the API server's clients read it: a date stays a string, a key may stand only once."""
 
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _value in node.value:
@@ -72,12 +77,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-}
 
 
 class LookupModule(LookupBase):
@@ -118,7 +117,10 @@ def _refuse_unknown(role: pathlib.Path, variables: t.Iterable[str]) -> None:
     specs = yaml.safe_load(spec_file.read_text(encoding="utf-8"))["argument_specs"]
     known = {option for entry in specs.values() for option in entry.get("options", {})}
     prefix = f"{role.name}_"
-    for name in sorted(name for name in variables if name.startswith(prefix) and name not in known):
+    # A role may be called like the beginning of another: gpu_nodes_list is no business of a role named gpu.
+    others = tuple(f"{sibling.name}_" for sibling in role.parent.iterdir() if sibling.name.startswith(prefix))
+    mine = (name for name in variables if name.startswith(prefix) and not name.startswith(others))
+    for name in sorted(name for name in mine if name not in known):
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
         raise AnsibleLookupError(f"unknown variable {name}: the role {role.name} has no such option; {hint}")

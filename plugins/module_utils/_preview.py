@@ -95,4 +95,3 @@ def summary_lines(summary: dict[str, dict[str, int]]) -> list[str]:
         f"{component:<{width}}  " + " ".join(f"{sign}{row[verb]}" for verb, sign in signs)
         for component, row in sorted(summary.items())
     ]
-

@@ -19,7 +19,7 @@ from ._fields import applied_fingerprint
 from ._health import WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._manifest import LABEL_PLATFORM, Desired, Ref, prepare
-from ._plan import CREATE, KEEP, UNCHANGED, Action, Plan, make_plan, record_key, ref_from_key, resolve
+from ._plan import KEEP, UNCHANGED, Action, Plan, make_plan, record_key, ref_from_key, resolve
 from ._preview import change, diff, dry_run, summary_lines
 from ._wait import Waiter
 

@@ -28,7 +28,7 @@ options:
     default: present
   bundle:
     description:
-      - Components and their manifests, C({component: [manifest, ...]}). A component name is a role name.
+      - "Components and their manifests, C({component: [manifest, ...]}). A component name is a role name."
       - Handed over by the action plugin in a private file, so that Secrets do not appear in the task's invocation.
     type: dict
   bundle_file:

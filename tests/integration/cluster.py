@@ -147,5 +147,10 @@ def play_and_kill(playbook: str, mark: str, *args: str) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    children = [int(child) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    """Ids of a process's children and theirs (field 4 of /proc/<pid>/stat is the parent)."""
+    parents = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    children = [child for child, parent in parents.items() if parent == pid]
     return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
