@@ -10,7 +10,7 @@ VENV    := $(CACHE)/venv-$(VENVKEY)
 BIN     := $(VENV)/bin
 PLAY    := $(BIN)/ansible-playbook -i inventories/kind
 
-export PATH := $(BIN):$(PATH)
+export PATH := $(BIN):$(CACHE)/bin:$(PATH)
 # The whole of a play is read by people: colour on a terminal, none in a log.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONUNBUFFERED := 1
@@ -41,11 +41,34 @@ collections: venv ## kubernetes.core and community.okd, from Galaxy or out of th
 # --- people ----------------------------------------------------------------------------------------------------------
 .PHONY: up
 up: collections ## a kind cluster with the platform on it, and one prediction
-	@$(PLAY) molecule/shared/up.yml
-	@$(PLAY) molecule/shared/images.yml
+	@flock $(CACHE) $(PLAY) molecule/shared/up.yml
+	@flock $(CACHE) $(PLAY) molecule/shared/images.yml
 	@$(PLAY) site.yml
 	@$(PLAY) molecule/shared/predict.yml
 
 .PHONY: down
 down: venv ## removes the cluster, keeps the caches
 	@$(PLAY) molecule/shared/down.yml
+
+# --- checks without a cluster ----------------------------------------------------------------------------------------
+STEPS := $(BIN)/python tests/tools/steps.py
+# $(1): options of the sanity tests, `--quick` or none. pytest's own options stand in pytest.ini and app/pyproject.toml.
+CHECKS = \
+	--step lint 'yamllint --strict . && antsibull-changelog lint && ansible-lint --nocolor' \
+	--step sanity '$(BIN)/python tests/tools/sanity.py $(1)' \
+	--step unit '$(BIN)/python -m pytest tests/unit' \
+	--step app 'cd app && $(BIN)/python -m pytest -q' \
+	--step render '$(BIN)/python -m pytest tests/render'
+
+.PHONY: check
+check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 2 min; V=1 shows everything
+	@$(STEPS) $(call CHECKS,--quick)
+
+.PHONY: sanity
+sanity: collections ## builds and installs the collection, and runs all of ansible-test sanity on it
+	@$(BIN)/python tests/tools/sanity.py
+
+# --- everything ------------------------------------------------------------------------------------------------------
+.PHONY: test
+test: collections ## all that is checked, a real kind cluster included: about 20 min, the first time an hour
+	@$(STEPS) --figures build/figures.json $(call CHECKS,) --step molecule 'flock $(CACHE) molecule test --no-command-borders'

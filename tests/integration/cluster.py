@@ -54,7 +54,7 @@ def name_of(obj: dict) -> str:
 
 def versions() -> dict[str, str]:
     """{object: resourceVersion} of the whole cluster."""
-    return {f"{o['apiVersion']} {name_of(o)}": o["metadata"]["resourceVersion"] for o in objects()}
+    return {f"{o['apiVersion']} {name_of(o)}": o["metadata"].get("resourceVersion", "") for o in objects()}
 
 
 def ours() -> set[str]:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from traffic import Traffic
 
-V2 = ("-e", "inference_app_image=genai-platform/inference:2.0.0", "-e", "inference_app_title=Second model")
+V2 = ("-e", '{"inference_app_image": "genai-platform/inference:2.0.0", "inference_app_title": "Second model"}')
 LIMIT_SECONDS = 30  # a release that cannot work is to be reported within this time, restoring included
 
 

@@ -83,7 +83,7 @@ def test_component_names(name):
 
 def test_the_template_is_named_in_errors_and_not_sent():
     manifest = with_meta(annotations={ANNOTATION_SOURCE: "roles/app/templates/x.yaml.j2"})
-    (item,) = prepare({"app": [manifest]}, "genai").values()
+    item = next(iter(prepare({"app": [manifest]}, "genai").values()))
     assert item.source == "roles/app/templates/x.yaml.j2"
     assert "annotations" not in item.body["metadata"]
     with pytest.raises(InvalidInput, match="roles/app/templates/x.yaml.j2"):
@@ -92,7 +92,7 @@ def test_the_template_is_named_in_errors_and_not_sent():
 
 def test_preparing_labels_and_leaves_the_input_alone():
     manifest = configmap(data={"a": "b", "gone": None}, status={"x": 1})
-    (item,) = prepare({"app": [manifest]}, "genai").values()
+    item = next(iter(prepare({"app": [manifest]}, "genai").values()))
     assert item.body["data"] == {"a": "b"} and "status" not in item.body
     assert item.body["metadata"]["labels"][LABEL_COMPONENT] == "app"
     assert "labels" not in manifest["metadata"]
@@ -102,7 +102,7 @@ def test_preparing_labels_and_leaves_the_input_alone():
 
 def test_secret_strings_become_data():
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": {"a": "b"}, "data": {"c": "ZA=="}}
-    (item,) = prepare({"app": [secret]}, "genai").values()
+    item = next(iter(prepare({"app": [secret]}, "genai").values()))
     assert item.body["data"] == {"a": base64.b64encode(b"b").decode(), "c": "ZA=="} and "stringData" not in item.body
 
 

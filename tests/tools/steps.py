@@ -1,0 +1,118 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs named shell commands one after another and says at the end how each went.
+
+    steps.py --step lint 'ansible-lint' --step unit 'python -m pytest tests/unit'
+
+Each step's output goes to build/logs/<name>.log; the first that fails is shown in full and ends the run. Meanwhile a line
+every half minute says what a long step is at; `--stream` (or V=1) shows everything as it comes. The last line always reads
+"N passed, M failed"; the exit status is 0 when nothing failed and every step ran.
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LOGS = ROOT / "build" / "logs"
+HEARTBEAT_SECONDS = 30
+_COLOUR = re.compile(r"\x1b(\[[0-9;]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\))")
+
+
+@dataclasses.dataclass
+class Step:
+    """One command. `result` is passed, failed or not run; `seconds` wall time."""
+
+    name: str
+    command: str
+    result: str = "not run"
+    seconds: float = 0.0
+
+    @property
+    def log(self) -> pathlib.Path:
+        return LOGS / (re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") + ".log")
+
+
+def run(step: Step, stream: bool) -> None:
+    """Runs one step to its end and notes result and time in it."""
+    print(f">> {step.name}", flush=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with open(step.log, "w", encoding="utf-8") as log:
+        with subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", step.command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=None if stream else log,
+            stderr=None if stream else subprocess.STDOUT,
+        ) as process:
+            code = _wait(process, step, started, quiet=stream)
+    step.seconds = time.monotonic() - started
+    step.result = "failed" if code else "passed"
+    if code and not stream:
+        print(step.log.read_text(encoding="utf-8", errors="replace"), flush=True)
+    print(f"   {step.result} after {step.seconds:.1f} s" + (f", exit status {code}" if code else ""), flush=True)
+
+
+def _wait(process: subprocess.Popen, step: Step, started: float, quiet: bool) -> int:
+    while True:
+        try:
+            return process.wait(timeout=HEARTBEAT_SECONDS)
+        except subprocess.TimeoutExpired:
+            if not quiet:
+                print(f"   {time.monotonic() - started:.0f} s: {last_line(step.log)}", flush=True)
+
+
+def last_line(log: pathlib.Path) -> str:
+    """The last line with something on it, without colours, at most 110 characters."""
+    text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace")[-4000:])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:110] if lines else "no output yet"
+
+
+def table(steps: list[Step]) -> str:
+    """Step, result and seconds, a line each, and the closing line."""
+    width = max(len(step.name) for step in steps)
+    rows = [f"{step.name:<{width}}  {step.result:<7} {step.seconds:7.1f} s" for step in steps]
+    count = {result: sum(step.result == result for step in steps) for result in ("passed", "failed", "not run")}
+    missing = f", {count['not run']} not run" if count["not run"] else ""
+    total = sum(step.seconds for step in steps)
+    return "\n".join([*rows, f"{'all':<{width}}  {'':<7} {total:7.1f} s", f"{count['passed']} passed, {count['failed']} failed{missing}"])
+
+
+def figures(path: pathlib.Path | None) -> str:
+    """A line for each figure that was measured; '' when there are none."""
+    if path is None or not path.exists():
+        return ""
+    return "".join(f"{name:<66} {value}\n" for name, value in json.loads(path.read_text(encoding="utf-8")).items()) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Runs named shell commands in order, from the repository's root.")
+    parser.add_argument("--step", nargs=2, action="append", required=True, metavar=("NAME", "COMMAND"))
+    parser.add_argument("--figures", type=pathlib.Path, help="JSON file {name: value} that the steps write, shown before the table")
+    parser.add_argument("--stream", action="store_true", default=os.environ.get("V") == "1", help="show output as it comes")
+    arguments = parser.parse_args()
+    steps = [Step(name, command) for name, command in arguments.step]
+    if arguments.figures:
+        arguments.figures.unlink(missing_ok=True)  # of an earlier run
+    try:
+        for step in steps:
+            run(step, arguments.stream)
+            if step.result == "failed":
+                break
+    finally:
+        print("\n" + figures(arguments.figures) + table(steps), flush=True)
+    return 0 if all(step.result == "passed" for step in steps) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
