@@ -1,0 +1,40 @@
+#!/bin/sh
+# Installs the packages of one part of the image: `runtime` (what serves) or `tools` (what trains and tests).
+# Debian has all of them; on a Red Hat base, Python comes from dnf and the rest from pip (requirements-*.txt).
+set -eu
+
+part=$1
+here=$(dirname "$0")
+
+debian() {
+    export DEBIAN_FRONTEND=noninteractive
+    case $part in
+        runtime)
+            cp "$here/dpkg-excludes" /etc/dpkg/dpkg.cfg.d/genai-inference
+            set -- python3 python3-torch python3-safetensors python3-fastapi python3-uvicorn python3-uvloop \
+                python3-pydantic-settings python3-prometheus-client python3-yaml
+            ;;
+        tools) set -- python3-sklearn python3-pytest python3-pytest-timeout python3-httpx python3-hypothesis ;;
+    esac
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "$@"
+    apt-get clean
+    # Tests of Python packages that torch may use (40 MB). dpkg cannot leave them out: it compiles what a package lists.
+    for package in sympy networkx fsspec; do
+        find "/usr/lib/python3/dist-packages/$package" -type d -name tests -prune -exec rm -rf {} +
+    done
+    rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/debconf/*-old
+    ln -sf /usr/bin/python3 /usr/local/bin/python
+}
+
+redhat() {
+    if [ "$part" = runtime ]; then
+        dnf install -y --nodocs --setopt=install_weak_deps=0 python3.12 python3.12-pip
+        dnf clean all
+        ln -sf /usr/bin/python3.12 /usr/local/bin/python
+    fi
+    python -m pip install --no-cache-dir --disable-pip-version-check -r "$here/requirements-$part.txt"
+}
+
+case $part in runtime | tools) ;; *) echo "install.sh: no part $part" >&2; exit 2 ;; esac
+if command -v apt-get >/dev/null; then debian; else redhat; fi

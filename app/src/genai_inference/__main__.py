@@ -1,0 +1,85 @@
+"""Command line: `serve` (the default) and `train`.
+
+Everything heavy is imported by the command that needs it: `serve` must set the number of threads before numpy and
+torch are loaded, and must be able to refuse bad settings without them.
+"""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+MINIMUM_ACCURACY = 0.97
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command and returns the exit code: 2 bad settings, 3 bad model package, 4 model not good enough."""
+    # Until the server has handlers of its own. The first process of a container has no default ones.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "train":
+        return _train(arguments.out, arguments.model_version, arguments.seed)
+    return _serve()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="genai-inference", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve the model package in GENAI_MODEL_DIR (the default)")
+    train = commands.add_parser("train", help="train a model and write its package")
+    train.add_argument("--out", type=Path, required=True, help="folder for the package")
+    train.add_argument("--model-version", type=_word, required=True, help="version of the model, e.g. 1.0.0")
+    train.add_argument("--seed", type=int, help="default: derived from the version")
+    return parser
+
+
+def _word(text: str) -> str:
+    from .model import WORD
+
+    if not re.match(WORD, text):
+        raise argparse.ArgumentTypeError(f"{text!r} does not match {WORD}")
+    return text
+
+
+def _serve() -> int:
+    from .model import ModelError
+    from .settings import SettingsError, read_settings
+
+    try:
+        settings = read_settings()
+        os.environ["OMP_NUM_THREADS"] = str(settings.torch_threads)
+        from . import logs
+        from .server import serve
+        from .torch_engine import TorchEngine
+
+        logs.configure(settings.log_level)
+        serve(settings, TorchEngine(settings.model_dir, settings.torch_threads))
+    except (SettingsError, ModelError) as error:
+        print(f"genai-inference: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _train(out: Path, version: str, seed: int | None) -> int:
+    from .train import seed_of, train, write_package
+
+    started = time.perf_counter()
+    seed = seed_of(version) if seed is None else seed
+    network, accuracy, held_out = train(seed)
+    took = time.perf_counter() - started
+    print(f"digits {version}: held-out accuracy {accuracy:.4f} ({len(held_out[1])} digits), seed {seed}, {took:.1f} s")
+    if accuracy < MINIMUM_ACCURACY:
+        print(f"genai-inference: accuracy is below {MINIMUM_ACCURACY}, no package written", file=sys.stderr)
+        return 4
+    write_package(out, version, network, accuracy, held_out)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread that still loads the model would hold up, or crash, the interpreter's own way out

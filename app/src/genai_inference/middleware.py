@@ -1,0 +1,100 @@
+"""Pure ASGI middleware: what holds for every request, whatever its route."""
+
+import logging
+import time
+from http import HTTPStatus
+
+from fastapi import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .lifecycle import Lifecycle
+from .metrics import Metrics
+from .problems import problem
+
+access = logging.getLogger("genai_inference.access")
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+
+
+class LeaveWhileDraining:
+    """While draining, every response asks its client to close the connection and come back elsewhere."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_or_close(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._lifecycle.draining:
+                others = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+                message["headers"] = [*others, (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, send_or_close)
+
+
+class Observe:
+    """Counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        status, started = 0, time.perf_counter()
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, receive, note)
+            except Exception:
+                access.exception("unexpected error")
+                if status:  # too late for another answer: the server breaks the connection off
+                    raise
+                await problem(500, "Unexpected error; see the log.")(scope, receive, note)
+            finally:
+                self._record(scope, status or 500, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route: str = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.answered(route, scope["method"], status, seconds)
+        level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
+        request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+        access.log(level, "request", extra={"fields": request})
+
+
+class LimitBody:
+    """Refuses a body over `limit` bytes, by its declared length or, if it has none, once that many bytes came."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        received = 0
+
+        async def count() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise HTTPException(413, self._refusal, {"Connection": "close"})
+            return message
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            await problem(413, self._refusal, {"Connection": "close"})(scope, receive, send)
+        else:
+            await self._app(scope, count, send)
+
+    @property
+    def _refusal(self) -> str:
+        return f"The body may have at most {self._limit} bytes."

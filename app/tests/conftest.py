@@ -1,0 +1,73 @@
+"""Fixtures, and the rule about tests/torch: it is collected only with --torch, and the header says so either way."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from stub import StubEngine
+from waiting import eventually
+
+from genai_inference.api import create_app
+from genai_inference.settings import Settings
+
+TORCH_TESTS = Path(__file__).parent / "torch"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--torch",
+        action="store_true",
+        help="collect tests/torch too; needs torch and a model package in GENAI_MODEL_DIR",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path == TORCH_TESTS and not config.getoption("--torch") else None
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "tests/torch: " + ("collected" if config.getoption("--torch") else "left out, ask for it with --torch")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No test sees the settings of whoever runs it (the tests of the real package need GENAI_MODEL_DIR)."""
+    for name in [name for name in os.environ if name.startswith("GENAI_")]:
+        if not request.path.is_relative_to(TORCH_TESTS):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_body_bytes=64 * 1024, model_title="a title")
+
+
+@pytest.fixture
+def engine() -> Iterator[StubEngine]:
+    """Not yet allowed to load."""
+    engine = StubEngine()
+    yield engine
+    engine.may_load.set()
+
+
+@pytest.fixture
+def app(settings: Settings, engine: StubEngine) -> FastAPI:
+    return create_app(settings, engine)
+
+
+@pytest.fixture
+def loading(app: FastAPI) -> Iterator[TestClient]:
+    """A client of the application while its model is being loaded."""
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(loading: TestClient, engine: StubEngine) -> TestClient:
+    """A client of the application once it is ready."""
+    engine.may_load.set()
+    eventually(lambda: loading.get("/ready").status_code == 200, "ready")
+    return loading

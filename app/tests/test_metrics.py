@@ -1,0 +1,79 @@
+"""The metrics move with what happens, and no caller can make up label values."""
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from stub import digit
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+def scrape(client: TestClient) -> dict[Sample, float]:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def moved(before: dict[Sample, float], after: dict[Sample, float], name: str, **labels: str) -> float:
+    key = (name, frozenset(labels.items()))
+    return after[key] - before.get(key, 0.0)
+
+
+def test_requests_are_counted_by_route_method_and_status(client: TestClient) -> None:
+    before = scrape(client)
+    for _ in range(3):
+        client.post("/v1/predict", json={"instances": [digit(1)]})
+    client.post("/v1/predict", json={"instances": []})
+    client.post("/v1/predict", content=b" " * 65537, headers={"content-type": "application/json"})
+    after = scrape(client)
+    for status, count in {"200": 3, "422": 1}.items():
+        labels = {"route": "/v1/predict", "method": "POST", "status": status}
+        assert moved(before, after, "genai_http_requests_total", **labels) == count
+    refused = {"route": "unmatched", "method": "POST", "status": "413"}  # before it got to a route
+    assert moved(before, after, "genai_http_requests_total", **refused) == 1
+    labels = {"route": "/v1/predict", "method": "POST"}
+    assert moved(before, after, "genai_http_request_duration_seconds_count", **labels) == 4
+    assert moved(before, after, "genai_http_request_duration_seconds_sum", **labels) > 0
+
+
+def test_predictions_are_counted_by_label_and_version(client: TestClient) -> None:
+    before = scrape(client)
+    client.post("/v1/predict", json={"instances": [digit(4), digit(4), digit(9)]})
+    after = scrape(client)
+    for label, count in {"4": 2, "9": 1}.items():
+        assert moved(before, after, "genai_predictions_total", label=label, model_version="9.8.7") == count
+
+
+def test_model_and_process(client: TestClient) -> None:
+    values = scrape(client)
+    assert values["genai_model_info", frozenset({("name", "stub"), ("version", "9.8.7")})] == 1
+    assert values["genai_model_load_seconds", frozenset()] > 0
+    assert values["process_resident_memory_bytes", frozenset()] > 0
+    assert values["genai_http_requests_in_flight", frozenset()] == 1  # this scrape
+
+
+def test_nothing_a_caller_sends_becomes_a_label(client: TestClient) -> None:
+    client.get("/metrics")
+    before = set(scrape(client))
+    client.get("/one")
+    client.request("BREW", "/two")
+    after = set(scrape(client))
+    client.get("/three?x=1")
+    client.request("STEW", "/v1/four")
+    assert set(scrape(client)) == after
+    assert {value for _, labels in after - before for key, value in labels if key in {"route", "method"}} == {
+        "unmatched",
+        "GET",
+        "other",
+    }
+
+
+def test_an_unexpected_error_is_counted(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stub.StubEngine.predict", lambda *_: 1 / 0)
+    before = scrape(client)
+    client.post("/v1/predict", json={"instances": [digit(1)]})
+    labels = {"route": "/v1/predict", "method": "POST", "status": "500"}
+    assert moved(before, scrape(client), "genai_http_requests_total", **labels) == 1
+
+
+def test_media_type(client: TestClient) -> None:
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain; version=")

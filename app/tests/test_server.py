@@ -1,0 +1,200 @@
+"""A real server process on a real port: how it ends, and what it does with HTTP that no client library would send."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from stub import digit
+from waiting import LIMIT_SECONDS, eventually
+
+ONE = {"instances": [digit(7)]}
+
+
+@dataclass
+class Server:
+    """A running serve_stub.py."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def status(self, path: str) -> int:
+        return httpx.get(self.url + path, timeout=LIMIT_SECONDS).status_code
+
+    def becomes(self, path: str, status: int) -> None:
+        eventually(lambda: self.status(path) == status, f"{path} answers {status}")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        return self.process.wait(LIMIT_SECONDS)
+
+    def says(self, text: str) -> bytes:
+        """The whole answer to raw bytes, up to the end of the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), LIMIT_SECONDS) as connection:
+            connection.sendall(text.encode())
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers, and ends those that still run after the test."""
+    servers: list[Server] = []
+
+    def run(mode: str = "0.02", drain_seconds: float = 300, **settings: str) -> Server:
+        log = tmp_path / f"{len(servers)}.log"
+        variables = {
+            "GENAI_HOST": "127.0.0.1",
+            "GENAI_PORT": "0",
+            "GENAI_DRAIN_SECONDS": str(drain_seconds),
+            **settings,
+        }
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+        script = Path(__file__).parent / "support" / "serve_stub.py"
+        with log.open("wb") as out:
+            process = subprocess.Popen([sys.executable, str(script), mode], env=environment, stdout=out, stderr=out)
+        servers.append(Server(process, 0))
+        eventually(lambda: "listening" in log.read_text() or process.poll() is not None, "listening")
+        assert process.poll() is None, log.read_text()
+        servers[-1].port = json.loads(log.read_text().splitlines()[0])["port"]
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+@dataclass
+class Caller(threading.Thread):
+    """Sends one request after the other, as a load balancer would, until told that this server is no longer its own."""
+
+    server: Server
+    keep_alive: bool
+    leave: threading.Event
+    statuses: list[int] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    sent_away: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        client = self._client()
+        while not self.leave.is_set():
+            if not self.keep_alive:
+                client.close()
+                client = self._client()
+            try:
+                response = client.post("/v1/predict", json=ONE)
+            except httpx.HTTPError as error:
+                self.errors.append(repr(error))
+            else:
+                self.statuses.append(response.status_code)
+                self.sent_away += response.headers.get("connection") == "close"
+        client.close()
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.server.url, timeout=LIMIT_SECONDS)
+
+
+def test_sigterm_under_load_loses_no_request(start: Start) -> None:
+    server, leave = start(drain_seconds=8), threading.Event()
+    server.becomes("/ready", 200)
+    callers = [Caller(server, keep_alive, leave) for keep_alive in [True] * 4 + [False] * 4]
+    for caller in callers:
+        caller.start()
+    eventually(lambda: all(len(caller.statuses) >= 5 for caller in callers), "every caller was answered")
+    assert not any(caller.sent_away for caller in callers)
+
+    server.terminate()
+    server.becomes("/ready", 503)
+    assert server.status("/health") == 200
+    eventually(lambda: all(caller.sent_away >= 5 for caller in callers), "every caller was answered and sent away")
+    assert server.process.poll() is None
+    leave.set()  # the endpoint is gone; what was sent is still to be answered
+    for caller in callers:
+        caller.join(LIMIT_SECONDS)
+
+    assert server.exit_code() == 0
+    assert [error for caller in callers for error in caller.errors] == []
+    assert {status for caller in callers for status in caller.statuses} == {200}
+
+
+def test_a_request_in_flight_when_the_listener_closes_is_answered(start: Start) -> None:
+    server = start("3", drain_seconds=0)
+    server.becomes("/ready", 200)
+    answers: list[int] = []
+    slow = threading.Thread(
+        target=lambda: answers.append(
+            httpx.post(server.url + "/v1/predict", json=ONE, timeout=LIMIT_SECONDS).status_code
+        )
+    )
+    slow.start()
+    in_flight = "genai_http_requests_in_flight 2.0"  # the slow one, and the one that asks
+    eventually(lambda: in_flight in httpx.get(server.url + "/metrics").text, "the request is in flight")
+    server.terminate()
+    slow.join(LIMIT_SECONDS)
+    assert answers == [200]
+    assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(start: Start, second: signal.Signals) -> None:
+    server = start()
+    server.becomes("/ready", 200)
+    server.terminate()
+    server.becomes("/ready", 503)
+    server.process.send_signal(second)
+    assert server.exit_code() == 128 + second
+
+
+def test_sigterm_while_loading_ends_promptly(start: Start) -> None:
+    server = start("loading")
+    assert server.status("/health") == 200
+    assert server.status("/ready") == 503
+    server.terminate()
+    assert server.exit_code() == 0
+
+
+def test_nothing_is_left_of_an_idle_connection(start: Start) -> None:
+    server = start(drain_seconds=1)
+    server.becomes("/ready", 200)
+    answer = server.says("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")  # returns when the server closes
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" not in answer
+
+
+PREDICT = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+RAW = {
+    "no HTTP": ("HELLO\r\n\r\n", 400),
+    "a length that is none": (PREDICT + "Content-Length: 1O\r\n\r\n", 400),
+    "a length too large, and nothing sent": (PREDICT + "Content-Length: 99999999999\r\n\r\n", 413),
+    "chunks without end": (PREDICT + "Transfer-Encoding: chunked\r\n\r\n" + f"800\r\n{'x' * 2048}\r\n", 413),
+    "two lengths": (PREDICT + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n{", 400),
+}
+
+
+@pytest.mark.parametrize(("text", "status"), RAW.values(), ids=RAW)
+def test_odd_http(start: Start, text: str, status: int) -> None:
+    server = start(GENAI_MAX_BODY_BYTES="1024")
+    assert server.says(text).startswith(b"HTTP/1.1 %d" % status)
+    assert server.status("/health") == 200
