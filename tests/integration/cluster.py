@@ -21,6 +21,8 @@ NAMESPACE, LEDGER = "inference", "genai-ledger"
 CONTROL_PLANE = f"{NAME}-control-plane"
 USER_AGENT = "genai.platform/"
 MANAGER = "genai.platform"
+# Molecule forces colours on; a test that reads what people read must not trip over them.
+PLAIN = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
 
 # What a cluster writes by itself while nobody does anything, or derives from other objects.
@@ -127,6 +129,7 @@ def play(playbook: str, *args: str) -> Run:
     done = subprocess.run(
         ["ansible-playbook", "-i", "inventories/kind", playbook, *args],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL,
+        env=PLAIN,
     )
     return Run(done.returncode, done.stdout, time.monotonic() - start)
 
@@ -136,6 +139,7 @@ def play_and_kill(playbook: str, mark: str, *args: str) -> None:
     running = subprocess.Popen(
         ["ansible-playbook", "-i", "inventories/kind", playbook, *args],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL,
+        env=PLAIN,
     )
     seen = next((line for line in running.stdout or [] if mark in line), None)
     # Ansible's workers are in sessions of their own, so the process group is not enough.

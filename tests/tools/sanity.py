@@ -73,6 +73,7 @@ def install(name: str, archive: pathlib.Path) -> pathlib.Path:
 
 
 def check_documentation(name: str, elsewhere: str) -> None:
+    """ansible-doc ends well even when it has found nothing: then only its standard error names the plugin."""
     for kind, plugin in DOCUMENTED:
         text = call("ansible-doc", "-t", kind, f"{name}.{plugin}", cwd=elsewhere)
         if f"{name}.{plugin}" not in text:
@@ -124,12 +125,12 @@ def environment() -> dict[str, str]:
 
 
 def call(*command: object, cwd: str | pathlib.Path) -> str:
-    """Runs a command and returns what it printed; ends the run with all of it when the command fails."""
+    """Runs a command and returns its standard output; ends the run with all that it printed when it fails."""
     words = [str(word) for word in command]
     print(f"$ {' '.join(words)}".replace(f"{ROOT}/", ""), flush=True)
-    done = subprocess.run(words, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{done.stdout}\n{words[0]} failed with exit status {done.returncode}")
+        sys.exit(f"{done.stdout}\n{done.stderr}\n{words[0]} failed with exit status {done.returncode}")
     return done.stdout
 
 

@@ -1,0 +1,42 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The runner of `make check`: a failure is never lost."""
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "tools" / "steps.py"
+
+
+def steps(*pairs, options=()):
+    words = [word for name, command in pairs for word in ("--step", f"test of steps {name}", command)]
+    quiet = {key: value for key, value in os.environ.items() if key != "V"}
+    return subprocess.run([sys.executable, SCRIPT, *words, *options], env=quiet, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_all_pass_and_stay_quiet():
+    done = steps(("one", "echo chatter"), ("two", "true"))
+    assert done.returncode == 0 and done.stdout.endswith("\n2 passed, 0 failed\n")
+    assert "chatter" not in done.stdout
+
+
+def test_the_first_failure_is_shown_and_ends_the_run():
+    done = steps(("one", "true"), ("two", "echo what; echo why >&2; exit 3"), ("three", "echo never"))
+    assert done.returncode == 1 and done.stdout.endswith("\n1 passed, 1 failed\n")
+    assert "what\nwhy" in done.stdout and "exit status 3" in done.stdout
+    assert "never" not in done.stdout and "not run" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["false; true", "false | cat", "echo $UNSET_VARIABLE_OF_A_TEST", "kill -9 $$"])
+def test_no_failure_hides_in_a_line(command):
+    assert steps(("one", command)).returncode == 1
+
+
+def test_output_as_it_comes():
+    assert "chatter" in steps(("one", "echo chatter"), options=["--stream"]).stdout
