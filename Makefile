@@ -55,10 +55,9 @@ STEPS := $(BIN)/python tests/tools/steps.py
 # $(1): options of the sanity tests, `--quick` or none. pytest's own options stand in pytest.ini and app/pyproject.toml.
 CHECKS = \
 	--step lint 'yamllint --strict . && antsibull-changelog lint && ansible-lint --nocolor' \
+	--beside app 'cd app && $(BIN)/python -m pytest -q' \
 	--step sanity '$(BIN)/python tests/tools/sanity.py $(1)' \
-	--step unit '$(BIN)/python -m pytest tests/unit' \
-	--step app 'cd app && $(BIN)/python -m pytest -q' \
-	--step render '$(BIN)/python -m pytest tests/render'
+	--beside 'unit and render' '$(BIN)/python -m pytest tests/unit tests/render'
 
 .PHONY: check
 check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 2 min; V=1 shows everything

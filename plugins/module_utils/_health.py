@@ -89,7 +89,7 @@ def _crash(container: dict, name: str) -> Problem:
 
 
 # Seconds each image error may last: the kubelet retries, and a registry may hiccup. The back-off state comes after a retry.
-_IMAGE = {"InvalidImageName": 0.0, "ErrImageNeverPull": 0.0, "ImagePullBackOff": 0.0, "ErrImagePull": 5.0}
+_IMAGE = {"InvalidImageName": 0.0, "ErrImageNeverPull": 0.0, "ImagePullBackOff": 0.0, "ErrImagePull": 3.0}
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs named shell commands one after another and says at the end how each went.
 
-    steps.py --step lint 'ansible-lint' --step unit 'python -m pytest tests/unit'
+    steps.py --step lint 'ansible-lint' --beside unit 'python -m pytest tests/unit' --step site 'molecule test'
+
+`--beside` starts a command together with the ones before it, back to the last `--step`; the next `--step` waits for them.
 
 Each step's output goes to build/logs/<name>.log; the first that fails is shown in full and ends the run. Meanwhile a line
 every half minute says what a long step is at; `--stream` (or V=1) shows everything as it comes. The last line always reads
@@ -12,6 +14,7 @@ every half minute says what a long step is at; `--stream` (or V=1) shows everyth
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -41,6 +44,16 @@ class Step:
         return LOGS / (re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") + ".log")
 
 
+class _Append(argparse.Action):
+    """Collects the steps in groups: `--step` opens one, `--beside` joins the last."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        groups = getattr(namespace, self.dest) or []
+        step = Step(*values)
+        groups = [*groups[:-1], [*groups[-1], step]] if groups and option_string == "--beside" else [*groups, [step]]
+        setattr(namespace, self.dest, groups)
+
+
 def run(step: Step, stream: bool) -> None:
     """Runs one step to its end and notes result and time in it."""
     print(f">> {step.name}", flush=True)
@@ -59,7 +72,7 @@ def run(step: Step, stream: bool) -> None:
     step.result = "failed" if code else "passed"
     if code and not stream:
         print(step.log.read_text(encoding="utf-8", errors="replace"), flush=True)
-    print(f"   {step.result} after {step.seconds:.1f} s" + (f", exit status {code}" if code else ""), flush=True)
+    print(f"   {step.name} {step.result} after {step.seconds:.1f} s" + (f", exit status {code}" if code else ""), flush=True)
 
 
 def _wait(process: subprocess.Popen, step: Step, started: float, quiet: bool) -> int:
@@ -68,7 +81,7 @@ def _wait(process: subprocess.Popen, step: Step, started: float, quiet: bool) ->
             return process.wait(timeout=HEARTBEAT_SECONDS)
         except subprocess.TimeoutExpired:
             if not quiet:
-                print(f"   {time.monotonic() - started:.0f} s: {last_line(step.log)}", flush=True)
+                print(f"   {step.name}, {time.monotonic() - started:.0f} s: {last_line(step.log)}", flush=True)
 
 
 def last_line(log: pathlib.Path) -> str:
@@ -78,12 +91,11 @@ def last_line(log: pathlib.Path) -> str:
     return lines[-1][:110] if lines else "no output yet"
 
 
-def table(steps: list[Step]) -> str:
-    """Step, result and seconds, a line each, and the closing line."""
+def table(steps: list[Step], total: float) -> str:
+    """Step, result and seconds, a line each, `total` seconds by the clock, and the closing line."""
     width = max(len(step.name) for step in steps)
     rows = [f"{step.name:<{width}}  {step.result:<7} {step.seconds:7.1f} s" for step in steps]
     passed, failed = (sum(step.result == result for step in steps) for result in ("passed", "failed"))
-    total = sum(step.seconds for step in steps)
     return "\n".join([*rows, f"{'all':<{width}}  {'':<7} {total:7.1f} s", f"{passed} passed, {failed} failed"])
 
 
@@ -96,20 +108,24 @@ def figures(path: pathlib.Path | None) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs named shell commands in order, from the repository's root.")
-    parser.add_argument("--step", nargs=2, action="append", required=True, metavar=("NAME", "COMMAND"))
+    pair = {"nargs": 2, "action": _Append, "dest": "groups", "metavar": ("NAME", "COMMAND")}
+    parser.add_argument("--step", required=True, help="a command that waits for all before it", **pair)
+    parser.add_argument("--beside", help="a command that runs beside the one before it", **pair)
     parser.add_argument("--figures", type=pathlib.Path, help="JSON file {name: value} that the steps write, shown before the table")
     parser.add_argument("--stream", action="store_true", default=os.environ.get("V") == "1", help="show output as it comes")
     arguments = parser.parse_args()
-    steps = [Step(name, command) for name, command in arguments.step]
+    started = time.monotonic()
+    steps = [step for group in arguments.groups for step in group]
     if arguments.figures:
         arguments.figures.unlink(missing_ok=True)  # of an earlier run
     try:
-        for step in steps:
-            run(step, arguments.stream)
-            if step.result == "failed":
+        for group in arguments.groups:
+            with concurrent.futures.ThreadPoolExecutor(len(group)) as executor:
+                list(executor.map(lambda step: run(step, arguments.stream), group))
+            if any(step.result == "failed" for step in group):
                 break
     finally:
-        print("\n" + figures(arguments.figures) + table(steps), flush=True)
+        print("\n" + figures(arguments.figures) + table(steps, time.monotonic() - started), flush=True)
     return 0 if all(step.result == "passed" for step in steps) else 1
 
 

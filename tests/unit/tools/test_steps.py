@@ -40,3 +40,11 @@ def test_no_failure_hides_in_a_line(command):
 
 def test_output_as_it_comes():
     assert "chatter" in steps(("one", "echo chatter"), options=["--stream"]).stdout
+
+
+def test_steps_beside_each_other_run_at_once_and_all_of_them_count(tmp_path):
+    waits = f"for i in $(seq 100); do test -e {tmp_path}/b && exit 0; sleep 0.1; done; exit 1"
+    beside = ["--beside", "test of steps b", f"touch {tmp_path}/b; exit 4", "--step", "test of steps c", "echo never"]
+    done = steps(("a", waits), options=beside)
+    assert done.stdout.endswith("\n1 passed, 1 failed\n") and "not run" in done.stdout
+    assert "exit status 4" in done.stdout and "never" not in done.stdout

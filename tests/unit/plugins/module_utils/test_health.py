@@ -42,7 +42,7 @@ def container(reason, message="", **last):
     ("pod", "reason", "patience", "crashed"),
     [
         (container("ImagePullBackOff"), "ImagePullBackOff", 0, False),
-        (container("ErrImagePull"), "ErrImagePull", 5, False),
+        (container("ErrImagePull"), "ErrImagePull", 3, False),
         (container("InvalidImageName"), "InvalidImageName", 0, False),
         (container("CreateContainerConfigError"), "CreateContainerConfigError", 5, False),
         (container("CrashLoopBackOff", terminated={"exitCode": 3}), "CrashLoopBackOff", 0, True),
