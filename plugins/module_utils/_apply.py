@@ -139,8 +139,6 @@ def restore(cluster: Cluster, journal: list[Entry], started: str) -> Restored:
     report = Restored()
     for wave in sorted({entry.wave for entry in journal}, reverse=True):
         batch = [entry for entry in journal if entry.wave == wave]
-        # Namespaces last within their wave: what is inside goes first, and what holds data keeps them.
-        batch.sort(key=lambda entry: entry.kind == "Namespace")
         cluster.each(lambda entry: _undo(cluster, entry, started, report), batch)
     _wait_until_gone(cluster, journal, report)
     return report

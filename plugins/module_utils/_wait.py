@@ -9,8 +9,8 @@ import threading
 import time
 import typing as t
 
-from ._cluster import Cluster, ResourceType, ref_of
-from ._errors import Hopeless, PlatformError, TimedOut
+from ._cluster import ATTEMPTS, RETRIED, Cluster, ResourceType, ref_of
+from ._errors import ApiError, Hopeless, PlatformError, TimedOut
 from ._health import WORKLOADS, Problem, not_ready, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 
@@ -62,15 +62,22 @@ class Waiter:
             threading.Thread(target=self._watch, args=(*watch, seconds), daemon=True).start()
 
     def _watch(self, rtype: ResourceType, path: str, selector: str, seconds: int) -> None:
-        try:
-            # A server may end a watch early: each new one starts with everything there is, so nothing is missed.
-            while self.waiting:
+        """Feeds the queue. A server may end a watch, a proxy may cut it: each new one starts with everything there is, so
+        nothing is missed. Only several failures in a row, or a refusal, are an error."""
+        failures = 0
+        while self.waiting:
+            try:
                 for event in self.cluster.watch(path, selector, seconds):
+                    failures = 0
                     if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
                         self._queue.put((rtype, event))
-                time.sleep(self.poll)  # a server that ends every watch at once is not to be hammered
-        except PlatformError as exc:
-            self._queue.put(exc)
+            except PlatformError as exc:
+                failures += 1
+                refused = isinstance(exc, ApiError) and exc.status not in (*RETRIED, 410)
+                if refused or failures >= ATTEMPTS:
+                    self._queue.put(exc)
+                    return
+            time.sleep(self.poll * max(1, failures))  # a server that ends every watch at once is not to be hammered
 
     def _take(self, seconds: float) -> None:
         """Handles one event, and whatever else has arrived with it."""

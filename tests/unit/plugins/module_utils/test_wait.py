@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._cluster import ResourceType
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, TimedOut, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._wait import PODS, Waiter
 
@@ -31,11 +31,12 @@ class Script:
 
     def __init__(self, deployments, pods=()):
         self.events_by_kind = {"deployments": list(deployments), "pods": list(pods)}
+        self.later: list[dict] = []  # what the next watch on Deployments delivers
         self.revisions = {"api-new": "2", "api-old": "1"}
 
     def watch(self, path, selector, seconds):
         events, plural = self.events_by_kind, path.rpartition("/")[2]
-        scripted, events[plural] = events[plural], []
+        scripted, events[plural] = events[plural], (self.later if plural == "deployments" else [])
         for event in scripted:
             if isinstance(event, Exception):
                 raise event
@@ -107,6 +108,20 @@ def test_no_verdict_on_pods_before_the_controller_has_seen_the_new_spec():
 def test_an_error_of_the_watch_is_not_swallowed():
     with pytest.raises(ApiError, match="no"):
         wait(Script([ApiError("no", 403)]))
+
+
+@pytest.mark.parametrize("hiccup", [Unreachable("connection reset"), ApiError("slow down", 429), ApiError("too old", 410)])
+def test_a_watch_that_is_cut_is_taken_up_again(hiccup):
+    script = Script([hiccup])
+    script.later = [deployment(2)]
+    assert wait(script)[-1] == "Deployment ns/api: ready"
+
+
+def test_an_api_server_that_stays_away_is_an_error():
+    script = Script([])
+    script.watch = lambda *_args: (_ for _ in ()).throw(Unreachable("connection refused"))
+    with pytest.raises(Unreachable):
+        wait(script, timeout=1000)
 
 
 def test_pods_type():
