@@ -9,6 +9,7 @@ VENVKEY := $(shell cat requirements.txt requirements-dev.txt | cat - <($(PYTHON)
 VENV    := $(CACHE)/venv-$(VENVKEY)
 BIN     := $(VENV)/bin
 PLAY    := $(BIN)/ansible-playbook -i inventories/kind
+STEPS   := $(BIN)/python tests/tools/steps.py
 
 export PATH := $(BIN):$(CACHE)/bin:$(PATH)
 # The whole of a play is read by people: colour on a terminal, none in a log.
@@ -41,9 +42,8 @@ collections: venv ## kubernetes.core and community.okd, from Galaxy or out of th
 # --- people ----------------------------------------------------------------------------------------------------------
 .PHONY: up
 up: collections ## a kind cluster with the platform on it, and one prediction
-	@flock $(CACHE) $(PLAY) molecule/shared/up.yml
-	@flock $(CACHE) $(PLAY) molecule/shared/images.yml
-	@$(PLAY) site.yml
+	@$(STEPS) --stream --step 'the cluster' 'flock $(CACHE) $(PLAY) molecule/shared/up.yml' \
+		--step 'the images' 'flock $(CACHE) $(PLAY) molecule/shared/images.yml' --step 'the platform' '$(PLAY) site.yml'
 	@$(PLAY) molecule/shared/predict.yml
 
 .PHONY: down
@@ -51,7 +51,6 @@ down: venv ## removes the cluster, keeps the caches
 	@$(PLAY) molecule/shared/down.yml
 
 # --- checks without a cluster ----------------------------------------------------------------------------------------
-STEPS := $(BIN)/python tests/tools/steps.py
 # $(1): options of the sanity tests, `--quick` or none. pytest's own options stand in pytest.ini and app/pyproject.toml.
 CHECKS = \
 	--step lint 'yamllint --strict . && antsibull-changelog lint && ansible-lint --nocolor' \

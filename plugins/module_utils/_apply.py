@@ -4,6 +4,7 @@
 """The thin layer that acts: applies a plan in waves, and puts everything back from a journal."""
 from __future__ import annotations
 
+import base64
 import dataclasses
 import typing as t
 
@@ -106,11 +107,21 @@ def explain(exc: ApiError, action: Action) -> ApiError:
     subject = f"{action.component}{source}: {action.ref}"
     causes = exc.body.get("details", {}).get("causes") or []
     conflicts = [c for c in causes if c.get("reason") == "FieldManagerConflict"]
-    text = exc.message
+    text = without_secrets(exc.message, action.desired.body if action.desired else {})
     if conflicts:
         who = "; ".join(f"{c.get('field', '?').lstrip('.')}: {c.get('message', '')}" for c in conflicts)
         text = f"another manager owns fields that differ: {who}. Set force_conflicts to take them over"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
+
+
+def without_secrets(text: str, body: dict) -> str:
+    """`text` without the values of a Secret, plain or encoded: a refusal may quote what it refuses."""
+    if body.get("kind") != "Secret":
+        return text
+    for value in body.get("data", {}).values():
+        for shown in (value, base64.b64decode(value).decode("utf-8", "replace")):
+            text = text.replace(shown, "(hidden)") if len(shown) > 2 else text
+    return text
 
 
 def _kinds(actions: list[Action]) -> str:

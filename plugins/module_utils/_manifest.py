@@ -190,8 +190,8 @@ def _without_nulls(value: t.Any) -> t.Any:
 
 def _encode_string_data(secret: dict) -> None:
     """`stringData` is write-only: as `data` the live object can be compared with the manifest."""
-    plain = secret.pop("stringData", {})
-    if plain:
+    plain = secret.pop("stringData", None)
+    if isinstance(plain, dict) and plain:
         encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
         secret["data"] = {**secret.get("data", {}), **encoded}
 
@@ -218,10 +218,24 @@ def _implausible(body: dict) -> list[str]:
         low, high = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
         if high < 1 or low > high:
             errors.append(f"spec.minReplicas is {low} and spec.maxReplicas is {high}, it must be 1 <= min <= max")
+    if body["kind"] == "Secret":
+        # The API server's own complaint would quote the value.
+        errors += [f"data.{key} is not base64; use stringData for plain text" for key in _not_base64(body.get("data"))]
     size = len(str(body))
     if size > MAX_OBJECT_BYTES:
         errors.append(f"is {size:,} bytes, the API server takes at most about {MAX_OBJECT_BYTES:,}; split it")
     return errors
+
+
+def _not_base64(data: t.Any) -> list[str]:
+    """Keys of a Secret's data whose value is not a base64 string."""
+    bad = []
+    for key, value in data.items() if isinstance(data, dict) else ():
+        try:
+            base64.b64decode(value, validate=True)
+        except (ValueError, TypeError):
+            bad.append(key)
+    return bad
 
 
 def hpa_targets(objects: t.Iterable[dict]) -> dict[tuple[str, str, str], int]:

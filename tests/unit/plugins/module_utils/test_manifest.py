@@ -50,6 +50,7 @@ BAD = [
     ("replicas as text", workload(replicas="3"), "spec.replicas is '3'"),
     ("replicas as bool", workload(replicas=True), "spec.replicas is True"),
     ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2), "1 <= min <= max"),
+    ("secret as a number", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "data": {"pin": 12345}}, "data.pin is not base64"),
     ("bad wave", with_meta(annotations={ANNOTATION_WAVE: "soon"}), "must be a whole number"),
     ("too large", configmap(data={"x": "y" * 2_000_000}), "split it"),
 ]
@@ -138,3 +139,10 @@ def test_whatever_comes_in_is_prepared_or_refused(bundle):
             assert item.body["metadata"]["labels"][LABEL_COMPONENT] == item.component
     except InvalidInput as exc:
         assert exc.facts["errors"]
+
+
+def test_a_refused_secret_does_not_show_its_value():
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "data": {"pin": "not base64: 12345"}}
+    with pytest.raises(InvalidInput) as caught:
+        prepare({"app": [secret]}, "genai")
+    assert "data.pin" in caught.value.message and "12345" not in str(caught.value.facts) + caught.value.message

@@ -6,7 +6,7 @@ import copy
 import random
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
@@ -76,6 +76,13 @@ def test_secret_values_stay_out_of_every_result(cluster):
     results = [deploy(cluster, V1, diff=True), deploy(cluster, V2, diff=True, check=True), deploy(cluster, V2, diff=True)]
     assert "MQ==" not in str(results) and "Mg==" not in str(results)
     assert "(hidden, changed)" in str(results[1])
+
+
+def test_a_refusal_that_quotes_a_secret_is_not_repeated(cluster):
+    cluster.fail_at, cluster.failure = 3, ApiError("webhook: 'hunter22' (aHVudGVyMjI=) is too weak", 400)
+    with pytest.raises(ReleaseFailed) as caught:
+        deploy(cluster, {"app": [obj("Namespace", "ns", None), obj("Secret", "key", stringData={"p": "hunter22"})]})
+    assert "webhook: '(hidden)' ((hidden)) is too weak" in caught.value.message
 
 
 def writes_of(act) -> int:
