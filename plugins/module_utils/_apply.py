@@ -8,11 +8,12 @@ import base64
 import dataclasses
 import typing as t
 
-from ._cluster import Cluster, ResourceType
+from ._cluster import Cluster
 from ._errors import ApiError, PlatformError
 from ._fields import before_image, changed_paths, identity
 from ._manifest import Ref
 from ._plan import CREATE, DELETE, UPDATE, Action, Plan
+from ._types import ResourceType
 from ._wait import Waiter
 
 CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
@@ -35,6 +36,7 @@ class Entry:
     name: str
     wave: int
     before: dict | None
+    replicas: int | None = None  # what a workload had, where the run hands its replicas over
 
     @classmethod
     def of(cls, action: Action) -> Entry:
@@ -42,6 +44,7 @@ class Entry:
         return cls(
             action.verb, rtype.group, rtype.version, rtype.kind, rtype.plural, rtype.namespaced,
             ref.namespace, ref.name, action.wave, action.before,
+            (action.live or {}).get("spec", {}).get("replicas") if action.hold_replicas is not None else None,
         )
 
     @property
@@ -93,9 +96,11 @@ def _apply_one(cluster: Cluster, action: Action, force: bool) -> Applied:
     if action.desired is None:
         raise AssertionError(f"{action.ref}: a {action.verb} without a desired state")
     try:
+        if action.hold_replicas is not None:
+            cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
         after = cluster.apply(action.rtype, action.desired.body, force)
         if action.initial_replicas is not None:
-            cluster.scale(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
+            cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
     except ApiError as exc:
         raise explain(exc, action) from exc
     return Applied(action, after)
@@ -157,6 +162,8 @@ def restore(cluster: Cluster, journal: list[Entry], started: str) -> Restored:
 
 def _undo(cluster: Cluster, entry: Entry, started: str, report: Restored) -> None:
     try:
+        if entry.replicas is not None:
+            cluster.hold_replicas(entry.rtype, entry.namespace, entry.name, entry.replicas)
         if entry.verb in (UPDATE, DELETE):
             cluster.apply(entry.rtype, t.cast(dict, entry.before), force=True)
             report.back.append(str(entry.ref))

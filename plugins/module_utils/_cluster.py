@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import dataclasses
 import email.utils
 import json
 import random
@@ -20,8 +19,9 @@ import typing as t
 import urllib.parse
 
 from ._errors import ApiError, InvalidInput, Unreachable, WrongCluster
-from ._fields import MANAGER
+from ._fields import MANAGER, REPLICAS_MANAGER
 from ._manifest import Ref
+from ._types import ResourceType, aggregated_types, listed_types
 
 USER_AGENT = "genai.platform/0.1"
 PAGE = 500
@@ -34,30 +34,6 @@ _AGGREGATED = ", ".join(
 
 T = t.TypeVar("T")
 R = t.TypeVar("R")
-
-
-@dataclasses.dataclass(frozen=True)
-class ResourceType:
-    """Where a kind lives in the API."""
-
-    group: str
-    version: str
-    kind: str
-    plural: str
-    namespaced: bool
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def path(self, namespace: str = "", name: str = "") -> str:
-        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
-        if namespace and self.namespaced:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        if name:
-            parts.append(urllib.parse.quote(name, safe=""))
-        return "/".join(parts)
 
 
 class Cluster:
@@ -174,14 +150,14 @@ class Cluster:
     def _discover(self, path: str) -> dict[tuple[str, str], ResourceType]:
         answer = self.request("GET", path, accept=_AGGREGATED)
         if answer.get("kind") == "APIGroupDiscoveryList":
-            return {(rt.api_version, rt.kind): rt for rt in _aggregated_types(answer)}
+            return {(rt.api_version, rt.kind): rt for rt in aggregated_types(answer)}
         if path == "/api":
             versions = list(answer.get("versions", []))
         else:
             versions = [v["groupVersion"] for group in answer.get("groups", []) for v in group["versions"]]
         prefix = "/api" if path == "/api" else "/apis"
         lists = self.each(lambda version: self.request("GET", f"{prefix}/{version}"), versions)
-        return {(rt.api_version, rt.kind): rt for answer in lists for rt in _listed_types(answer)}
+        return {(rt.api_version, rt.kind): rt for answer in lists for rt in listed_types(answer)}
 
     def is_openshift(self) -> bool:
         return any(version.startswith("route.openshift.io/") for version, _kind in self.types())
@@ -225,11 +201,16 @@ class Cluster:
         """Plain create: answers 409 when the object exists, which is what makes it usable as a lock."""
         return self.request("POST", rtype.path(body["metadata"].get("namespace", "")), {"fieldManager": MANAGER}, body)
 
-    def scale(self, rtype: ResourceType, namespace: str, name: str, replicas: int) -> None:
-        """Sets the replicas without owning the field: the autoscaler takes over from here."""
-        path = rtype.path(namespace, name) + "/scale"
-        body = {"spec": {"replicas": replicas}}
-        self.request("PATCH", path, {"fieldManager": f"{MANAGER}-initial"}, body, "application/merge-patch+json")
+    def hold_replicas(self, rtype: ResourceType, namespace: str, name: str, replicas: int) -> None:
+        """Sets a workload's replicas under a manager of their own, from which an autoscaler takes over."""
+        body = {
+            "apiVersion": rtype.api_version,
+            "kind": rtype.kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"replicas": replicas},
+        }
+        query = {"fieldManager": REPLICAS_MANAGER, "force": "true"}
+        self.request("PATCH", rtype.path(namespace, name), query, body, content_type="application/apply-patch+yaml")
 
     def delete(self, rtype: ResourceType, namespace: str, name: str, uid: str | None = None) -> bool:
         """Deletes in the background; False when it was gone already. With `uid`, only that very object."""
@@ -374,34 +355,3 @@ def _json_lines(response: t.Any) -> t.Iterator[dict]:
     while chunk := response.read1(1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (json.loads(line) for line in lines if line.strip())
-
-
-def _aggregated_types(answer: dict) -> t.Iterator[ResourceType]:
-    for group in answer.get("items", []):
-        for version in group.get("versions", []):
-            for entry in version.get("resources", []):
-                kind = (entry.get("responseKind") or {}).get("kind")
-                if kind:
-                    yield ResourceType(
-                        group.get("metadata", {}).get("name", ""), version["version"], kind, entry["resource"],
-                        entry.get("scope") == "Namespaced",
-                    )
-
-
-def _listed_types(answer: dict) -> t.Iterator[ResourceType]:
-    group, _slash, version = answer["groupVersion"].rpartition("/")
-    for entry in answer.get("resources", []):
-        if "/" not in entry["name"]:
-            yield ResourceType(group, version, entry["kind"], entry["name"], entry["namespaced"])
-
-
-def group_kind(rtypes: t.Iterable[ResourceType]) -> dict[tuple[str, str], ResourceType]:
-    """{(group, kind): type}, the first version listed (the server's preferred one) wins."""
-    found: dict[tuple[str, str], ResourceType] = {}
-    for rtype in rtypes:
-        found.setdefault((rtype.group, rtype.kind), rtype)
-    return found
-
-
-def ref_of(rtype: ResourceType, obj: dict) -> Ref:
-    return Ref(rtype.group, rtype.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])

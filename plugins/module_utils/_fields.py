@@ -14,6 +14,9 @@ import json
 import typing as t
 
 MANAGER = "genai.platform"
+# Holds `spec.replicas` on its way to and from an autoscaler: a field that nobody owns falls back to its default, one pod.
+REPLICAS_MANAGER = f"{MANAGER}-replicas"
+_AUTOSCALER = "kube-controller-manager"
 _ABSENT = object()  # differs from every value, null included
 
 
@@ -23,6 +26,24 @@ def owned_fields(live: dict, manager: str = MANAGER) -> dict:
         if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource"):
             return entry.get("fieldsV1") or {}
     return {}
+
+
+def replicas_to_hold(live: dict, desired: dict) -> int | None:
+    """Replicas to apply under REPLICAS_MANAGER before `desired` is applied; None when there is nothing to hand over.
+
+    Leaving the field to an autoscaler, the live value is held, or removing ours would reset it. Taking it back from an
+    autoscaler, the desired value is held, which ends the autoscaler's claim. A number set by anybody else stays a conflict.
+    """
+    current, wanted = live.get("spec", {}).get("replicas"), desired.get("spec", {}).get("replicas")
+    owners = {e.get("manager") for e in live["metadata"].get("managedFields") or [] if _owns_replicas(e)}
+    if wanted is None:
+        return current if MANAGER in owners and REPLICAS_MANAGER not in owners else None
+    others = owners - {MANAGER}
+    return wanted if others and others <= {REPLICAS_MANAGER, _AUTOSCALER} and wanted != current else None
+
+
+def _owns_replicas(entry: dict) -> bool:
+    return "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
 
 
 def project(live: t.Any, fields: dict) -> t.Any:

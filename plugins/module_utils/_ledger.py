@@ -19,11 +19,12 @@ import gzip
 import json
 import typing as t
 
-from ._cluster import Cluster, ResourceType
+from ._cluster import Cluster
 from ._errors import ApiError, Busy, InvalidInput
 from ._fields import fingerprint
 from ._manifest import Ref
 from ._plan import Record
+from ._types import ResourceType
 
 LABEL_LEDGER = "genai.platform/ledger"
 LABEL_PART = "genai.platform/part"

@@ -8,10 +8,10 @@ import collections
 import dataclasses
 import typing as t
 
-from ._cluster import ResourceType
 from ._errors import InvalidInput
-from ._fields import applied_fingerprint, before_image, before_image_forced
+from ._fields import applied_fingerprint, before_image, before_image_forced, replicas_to_hold
 from ._manifest import LAST_WAVE, WAVES, Desired, Ref, hpa_targets
+from ._types import ResourceType
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
 WRITES = (CREATE, UPDATE, DELETE)
@@ -43,6 +43,7 @@ class Action:
     live: dict | None = None
     pending: str = ""
     initial_replicas: int | None = None
+    hold_replicas: int | None = None  # see replicas_to_hold
     forced: bool = False
 
     @property
@@ -146,6 +147,7 @@ def make_plan(
         else:
             same = known.get(record_key(ref)) == [item.fingerprint, applied_fingerprint(current)]
             action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
+            action.hold_replicas = None if same else replicas_to_hold(current, item.body)
         actions.append(action)
     if prune:
         actions += _leftovers(desired, live, record, scope, owned_types, prune_protected)

@@ -22,7 +22,9 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool) -> dict[Action, dict]:
 
     def attempt(action: Action) -> tuple[Action, dict] | None:
         try:
-            return action, cluster.apply(action.rtype, action.desired.body, force, dry_run=True)
+            # Replicas that the real run hands over first would be a conflict here.
+            forced = force or action.hold_replicas is not None
+            return action, cluster.apply(action.rtype, action.desired.body, forced, dry_run=True)
         except ApiError as exc:
             if exc.status == 401:
                 raise

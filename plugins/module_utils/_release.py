@@ -13,7 +13,7 @@ import typing as t
 import uuid
 
 from ._apply import Entry, Restored, apply_deletes, apply_plan, entries, restore
-from ._cluster import Cluster, ResourceType, group_kind, ref_of
+from ._cluster import Cluster
 from ._errors import Busy, InvalidInput, PlatformError, ReleaseFailed
 from ._fields import applied_fingerprint
 from ._health import WORKLOADS, not_ready
@@ -21,6 +21,7 @@ from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._manifest import LABEL_PLATFORM, Desired, Ref, prepare
 from ._plan import KEEP, UNCHANGED, Action, Plan, make_plan, record_key, ref_from_key, resolve
 from ._preview import change, diff, dry_run, summary_lines
+from ._types import ResourceType, group_kind, ref_of
 from ._wait import Waiter
 
 JOURNAL_MARGIN = 180.0  # seconds a run may need beyond its wait: applying, restoring, a slow API server

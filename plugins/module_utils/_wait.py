@@ -9,10 +9,11 @@ import threading
 import time
 import typing as t
 
-from ._cluster import ATTEMPTS, RETRIED, Cluster, ResourceType, ref_of
+from ._cluster import ATTEMPTS, RETRIED, Cluster
 from ._errors import ApiError, Hopeless, PlatformError, TimedOut
 from ._health import WORKLOADS, Problem, not_ready, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
+from ._types import ResourceType, ref_of
 
 PODS = ResourceType("", "v1", "Pod", "pods", True)
 REPLICASETS = ResourceType("apps", "v1", "ReplicaSet", "replicasets", True)

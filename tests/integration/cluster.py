@@ -110,6 +110,27 @@ class Audit:
         return [f"{e['verb']} {e['requestURI']}" for e in self.requests() if e["verb"] in WRITES and "dryRun=All" not in e["requestURI"]]
 
 
+class Replicas:
+    """Every number of replicas that the Deployment was told to have while the block ran, in order."""
+
+    def __enter__(self) -> Replicas:
+        self.seen: list[int] = []
+        command = ["docker", "exec", CONTROL_PLANE, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "deployment", "inference"]
+        self._watch = subprocess.Popen(
+            [*command, "-n", NAMESPACE, "--watch", "-o", 'jsonpath={.spec.replicas}{"\\n"}'], stdout=subprocess.PIPE, text=True
+        )
+        assert self._watch.stdout
+        self.seen.append(int(self._watch.stdout.readline()))
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._watch.terminate()
+        rest = self._watch.communicate(timeout=30)[0]
+        for number in map(int, rest.split()):
+            if number != self.seen[-1]:
+                self.seen.append(number)
+
+
 @dataclasses.dataclass
 class Run:
     """One finished `ansible-playbook`."""

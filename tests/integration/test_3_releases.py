@@ -2,6 +2,8 @@
 """A release under traffic, its rollback, and releases that cannot work."""
 from __future__ import annotations
 
+import copy
+
 import cluster
 import httpx
 import pytest
@@ -112,3 +114,19 @@ def test_a_killed_run_is_repaired_by_the_next(first, figure):
     assert cluster.specs() == first
     assert cluster.play("site.yml").changed == 0
     figure("killed in mid rollout: objects different after the next run", _differences(first))
+
+
+def test_replicas_change_hands_without_a_dip(first, figure):
+    """From the autoscaler to a fixed number and back: a field that nobody owns would fall to its default, one pod."""
+    fixed = '{"inference_app_autoscaling": {"enabled": false}, "inference_app_replicas": 3}'
+    with cluster.Replicas() as replicas:
+        preview = cluster.play("site.yml", "--check", "-e", fixed)
+        away = cluster.play("site.yml", "-e", fixed)
+        back = cluster.play("site.yml")
+    assert (preview.code, away.code, back.code) == (0, 0, 0), preview.output + away.output + back.output
+    assert replicas.seen[0] == 2 and 3 in replicas.seen and min(replicas.seen) == 2, replicas.seen
+    again, before = cluster.specs(), copy.deepcopy(first)
+    for specs in (again, before):
+        specs["Deployment inference/inference"]["spec"].pop("replicas")  # the autoscaler's, anything from 2 to 4
+    assert again == before
+    figure("autoscaler off and on again: replicas seen", " ".join(map(str, replicas.seen)))

@@ -7,7 +7,7 @@ import collections
 import copy
 import itertools
 
-from ansible_collections.genai.platform.plugins.module_utils._cluster import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref

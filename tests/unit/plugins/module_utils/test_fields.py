@@ -119,6 +119,34 @@ def test_set_and_position_elements():
     assert fields.project(["a", "b"], {"i:1": {}}) == ["b"]
 
 
+def scaled(replicas, *managers):
+    entries = [{"manager": name, "fieldsV1": {"f:spec": {"f:replicas": {}}}} for name in managers]
+    return {"metadata": {"managedFields": [*entries, {"manager": "x", "fieldsV1": {"f:status": {}}}]}, "spec": {"replicas": replicas}}
+
+
+OURS, HOLDER, AUTOSCALER = fields.MANAGER, fields.REPLICAS_MANAGER, "kube-controller-manager"
+
+
+@pytest.mark.parametrize(
+    ("what", "live", "wanted", "held"),
+    [
+        ("left to an autoscaler", scaled(3, OURS), None, 3),
+        ("left to an autoscaler, held already", scaled(3, OURS, HOLDER), None, None),
+        ("an autoscaler's all along", scaled(4, AUTOSCALER), None, None),
+        ("taken back from an autoscaler", scaled(4, AUTOSCALER), 3, 3),
+        ("taken back from where it was held", scaled(2, HOLDER), 3, 3),
+        ("changed while still held", scaled(2, OURS, HOLDER), 5, 5),
+        ("taken back as it is", scaled(3, AUTOSCALER), 3, None),
+        ("ours all along", scaled(3, OURS), 5, None),
+        ("scaled by hand stays a conflict", scaled(7, "kubectl"), 3, None),
+        ("nobody's", scaled(1), 3, None),
+    ],
+)
+def test_replicas_change_hands_without_falling_to_one(what, live, wanted, held):
+    desired = {"spec": {} if wanted is None else {"replicas": wanted}}
+    assert fields.replicas_to_hold(live, desired) == held, what
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda leaf: st.lists(leaf, max_size=4) | st.dictionaries(st.text(max_size=5), leaf, max_size=4),

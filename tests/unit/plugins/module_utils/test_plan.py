@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _plan as planning
-from ansible_collections.genai.platform.plugins.module_utils._cluster import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, applied_fingerprint
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref, prepare
