@@ -1,0 +1,233 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door to the API, against a small HTTP server on loopback that answers what the test wrote."""
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _cluster
+from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster, normalized_url
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, Unreachable, WrongCluster
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+
+PODS = ResourceType("", "v1", "Pod", "pods", True)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers with `script`, one (status, headers, body) a request; keeps what was asked."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[tuple[int, dict, object]] = []
+        self.asked: list[tuple] = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.server.asked.append((self.command, self.path, self.headers))
+        status, headers, body = self.server.script.pop(0)
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+
+    do_GET = do_PATCH = do_POST = do_DELETE = _answer
+
+    def log_message(self, *args):
+        """Quiet."""
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(_cluster.time, "sleep", naps.append)
+    naps.clear()
+    running = Server()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+naps: list[float] = []
+
+
+@pytest.fixture
+def cluster(server):
+    return Cluster({"host": server.url, "api_key": "token-1"})
+
+
+def status(code, message="no", **body):
+    return code, {}, {"kind": "Status", "message": message, **body}
+
+
+def test_every_request_carries_the_token_and_our_name(server, cluster):
+    server.script = [(200, {}, {"gitVersion": "v1.34.4"})]
+    assert cluster.version() == "v1.34.4"
+    (_verb, _path, headers), *_rest = server.asked
+    assert headers["authorization"] == "Bearer token-1" and headers["User-Agent"].startswith("genai.platform/")
+    assert cluster.requests == {"GET": 1}
+
+
+def test_impersonation_headers(server):
+    server.script = [(200, {}, {})]
+    Cluster({"host": server.url, "api_key": "x", "impersonate_user": "eve", "impersonate_groups": ["a", "b"]}).request("GET", "/version")
+    headers = server.asked[0][2]
+    assert headers["Impersonate-User"] == "eve" and headers.get_all("Impersonate-Group") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "seconds"),
+    [([(429, {"Retry-After": "3"}, {})], [3.0]), ([(503, {}, {}), (503, {}, {})], None), ([(500, {}, {})], None)],
+)
+def test_hiccups_are_retried_as_long_as_the_server_asks(server, cluster, answers, seconds):
+    server.script = [*answers, (200, {}, {"ok": True})]
+    assert cluster.request("GET", "/x") == {"ok": True}
+    assert len(naps) == len(answers) and (seconds is None or naps == seconds)
+
+
+def test_patience_ends(server, cluster):
+    server.script = [status(429)] * _cluster.ATTEMPTS
+    with pytest.raises(ApiError) as caught:
+        cluster.request("GET", "/x")
+    assert caught.value.status == 429 and len(server.asked) == _cluster.ATTEMPTS
+
+
+def test_a_failing_webhook_is_a_verdict_not_a_hiccup(server, cluster):
+    server.script = [status(500, "webhook denied"), status(500, "webhook denied")]
+    with pytest.raises(ApiError, match="webhook denied"):
+        cluster.request("GET", "/x")
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
+def test_refusals_are_not_retried(server, cluster, code):
+    server.script = [status(code, "because", reason="Why")]
+    with pytest.raises(ApiError, match="because") as caught:
+        cluster.request("PATCH", "/x", body={})
+    assert (caught.value.status, caught.value.body["reason"], naps) == (code, "Why", [])
+
+
+def test_expired_token_is_said_in_plain_words(server, cluster):
+    server.script = [status(401, "Unauthorized")]
+    with pytest.raises(ApiError, match="may have expired"):
+        cluster.types()
+
+
+def test_nobody_there_is_said_at_once(server, cluster):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(Unreachable, match="cannot reach the API server http://127.0.0.1:"):
+        cluster.request("GET", "/version")
+    assert naps == []
+
+
+def test_a_cut_in_mid_conversation_is_retried(server, cluster):
+    server.script = [(200, {}, {}), (200, {"Content-Length": "999", "Connection": "close"}, {}), (200, {}, {"ok": True})]
+    cluster.request("GET", "/x")
+    assert cluster.request("GET", "/x") == {"ok": True}
+
+
+def test_wrong_cluster_sends_nothing(server):
+    with pytest.raises(WrongCluster, match="Nothing was sent"):
+        Cluster({"host": server.url, "api_key": "x"}, expected_server="https://other:6443")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://a:443/", "https://A", True),
+        ("https://a:6443", "a:6443", True),
+        ("http://a", "http://a:80", True),
+        ("https://a", "http://a", False),
+        ("https://a", "https://b", False),
+    ],
+)
+def test_urls_are_compared_by_what_they_mean(one, other, same):
+    assert (normalized_url(one) == normalized_url(other)) is same
+
+
+def test_no_configuration_at_all_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(InvalidInput, match="no way to reach a cluster"):
+        Cluster({"kubeconfig": str(tmp_path / "absent")})
+
+
+def test_lists_come_page_by_page_with_kinds_filled_in(server, cluster):
+    item = {"metadata": {"name": "p"}}
+    server.script = [(200, {}, {"items": [item], "metadata": {"continue": "next"}}), (200, {}, {"items": [item], "metadata": {}})]
+    found = cluster.list(PODS, "a=b")
+    assert [o["kind"] for o in found] == ["Pod", "Pod"]
+    assert "continue=next" in server.asked[1][1] and all("labelSelector=a%3Db" in path for _v, path, _h in server.asked)
+
+
+def test_absent_is_none_and_forbidden_is_an_error(server, cluster):
+    server.script = [status(404), status(403)]
+    assert cluster.get(PODS, "ns", "p") is None
+    with pytest.raises(ApiError, match="not allowed"):
+        cluster.get(PODS, "ns", "p")
+
+
+def test_watch_yields_events_as_lines(server, cluster):
+    events = [{"type": "ADDED", "object": {"n": n}} for n in range(3)]
+    server.script = [(200, {}, b"".join(json.dumps(e).encode() + b"\n" for e in events))]
+    assert list(cluster.watch("/api/v1/pods", "", 5)) == events
+
+
+def test_first_error_wins_and_nothing_new_starts(cluster):
+    done = []
+
+    def work(n):
+        if n == 0:
+            raise ApiError("zero", 400)
+        done.append(n)
+
+    with pytest.raises(ApiError, match="zero"):
+        cluster.each(work, range(1000))
+    assert len(done) < 1000
+
+
+AGGREGATED = {
+    "kind": "APIGroupDiscoveryList",
+    "items": [{
+        "metadata": {"name": "apps"},
+        "versions": [{"version": "v1", "resources": [
+            {"resource": "deployments", "scope": "Namespaced", "responseKind": {"kind": "Deployment"}},
+            {"resource": "broken", "scope": "Cluster"},
+        ]}],
+    }],
+}
+
+
+def test_aggregated_discovery_is_two_requests(server, cluster):
+    server.script = [(200, {}, AGGREGATED), (200, {}, {"kind": "APIGroupDiscoveryList", "items": []})]
+    assert cluster.types() == {("apps/v1", "Deployment"): ResourceType("apps", "v1", "Deployment", "deployments", True)}
+    assert cluster.types() and len(server.asked) == 2 and not cluster.is_openshift()
+
+
+def test_servers_without_aggregated_discovery(server):
+    one = Cluster({"host": server.url, "api_key": "x"}, workers=1)
+    routes = {"groupVersion": "route.openshift.io/v1", "resources": [
+        {"name": "routes", "kind": "Route", "namespaced": True}, {"name": "routes/status", "kind": "Route", "namespaced": True},
+    ]}
+    core = {"groupVersion": "v1", "resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]}
+    server.script = [
+        (200, {}, {"kind": "APIGroupList", "groups": [{"versions": [{"groupVersion": "route.openshift.io/v1"}]}]}), (200, {}, routes),
+        (200, {}, {"kind": "APIVersions", "versions": ["v1"]}), (200, {}, core),
+    ]
+    assert set(one.types()) == {("route.openshift.io/v1", "Route"), ("v1", "Pod")} and one.is_openshift()
