@@ -50,7 +50,7 @@ BAD = [
     ("replicas as text", workload(replicas="3"), "spec.replicas is '3'"),
     ("replicas as bool", workload(replicas=True), "spec.replicas is True"),
     ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2), "1 <= min <= max"),
-    ("secret as a number", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "data": {"pin": 12345}}, "data.pin is not base64"),
+    ("secret as a number", {**configmap(data={"pin": 12345}), "kind": "Secret"}, "data.pin is not base64"),
     ("bad wave", with_meta(annotations={ANNOTATION_WAVE: "soon"}), "must be a whole number"),
     ("too large", configmap(data={"x": "y" * 2_000_000}), "split it"),
 ]

@@ -42,6 +42,9 @@ class Script:
                 raise event
             yield event
 
+    def down(self):
+        raise Unreachable("connection refused")
+
     def get(self, rtype, namespace, name):
         return {"metadata": {"annotations": {"deployment.kubernetes.io/revision": self.revisions[name]}}}
 
@@ -119,7 +122,7 @@ def test_a_watch_that_is_cut_is_taken_up_again(hiccup):
 
 def test_an_api_server_that_stays_away_is_an_error():
     script = Script([])
-    script.watch = lambda *_args: (_ for _ in ()).throw(Unreachable("connection refused"))
+    script.watch = lambda *_args: script.down()
     with pytest.raises(Unreachable):
         wait(script, timeout=1000)
 
