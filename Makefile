@@ -68,5 +68,5 @@ sanity: collections ## builds and installs the collection, and runs all of ansib
 
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: collections ## all that is checked, a real kind cluster included: about 20 min, the first time an hour
+test: collections ## all that is checked, a real kind cluster included: about 10 min, the first time 35
 	@$(STEPS) --figures build/figures.json $(call CHECKS,) --step molecule 'flock $(CACHE) molecule test --no-command-borders'
