@@ -10,7 +10,7 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, PlatformError
-from ._fields import before_image, changed_paths, identity
+from ._fields import identity
 from ._manifest import Ref
 from ._plan import CREATE, DELETE, UPDATE, Action, Plan
 from ._types import ResourceType
@@ -60,27 +60,15 @@ def entries(plan: Plan) -> list[Entry]:
     return [Entry.of(action) for action in plan.writes]
 
 
-@dataclasses.dataclass
-class Applied:
-    """What the server made of one action."""
-
-    action: Action
-    after: dict
-
-    @property
-    def fields(self) -> list[str]:
-        """Paths of the fields that changed; [] when the write turned out to change nothing."""
-        return changed_paths(self.action.before or {}, before_image(self.after))
-
-
 def apply_plan(
     cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None]
-) -> list[Applied]:
-    """Creates and updates, wave by wave. The first refusal ends it (ApiError naming the object)."""
-    done: list[Applied] = []
+) -> dict[Action, dict]:
+    """Creates and updates, wave by wave; {action: the object as the server has it now}. The first refusal ends it
+    (ApiError naming the object)."""
+    done: dict[Action, dict] = {}
     for wave in plan.waves():
         progress(f"applying {len(wave)} objects ({_kinds(wave)})")
-        done += cluster.each(lambda action: _apply_one(cluster, action, force), wave)
+        done.update(zip(wave, cluster.each(lambda action: _apply_one(cluster, action, force), wave)))
         definitions = {a.ref: a.rtype for a in wave if a.ref.kind == "CustomResourceDefinition"}
         Waiter(cluster, definitions, platform, progress).run(60)
     return done
@@ -92,7 +80,7 @@ def apply_deletes(cluster: Cluster, plan: Plan) -> None:
         cluster.delete(action.rtype, action.ref.namespace, action.ref.name, (action.live or {})["metadata"]["uid"])
 
 
-def _apply_one(cluster: Cluster, action: Action, force: bool) -> Applied:
+def _apply_one(cluster: Cluster, action: Action, force: bool) -> dict:
     if action.desired is None:
         raise AssertionError(f"{action.ref}: a {action.verb} without a desired state")
     try:
@@ -103,7 +91,7 @@ def _apply_one(cluster: Cluster, action: Action, force: bool) -> Applied:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
     except ApiError as exc:
         raise explain(exc, action) from exc
-    return Applied(action, after)
+    return after
 
 
 def explain(exc: ApiError, action: Action) -> ApiError:

@@ -93,14 +93,15 @@ _IMAGE = {"InvalidImageName": 0.0, "ErrImageNeverPull": 0.0, "ImagePullBackOff":
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
-def _observed(obj: dict) -> bool:
+def observed(obj: dict) -> bool:
+    """The controller has acted on the newest spec; until then, what hangs below it is about the one before."""
     return obj.get("status", {}).get("observedGeneration", 0) >= obj["metadata"].get("generation", 0)
 
 
 def _deployment(obj: dict) -> str:
     wanted, status = obj["spec"].get("replicas", 1), obj.get("status", {})
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-    if not _observed(obj):
+    if not observed(obj):
         return "not yet seen by its controller"
     if updated < wanted:
         return f"{updated} of {wanted} replicas updated"
@@ -112,7 +113,7 @@ def _deployment(obj: dict) -> str:
 def _statefulset(obj: dict) -> str:
     wanted, status = obj["spec"].get("replicas", 1), obj.get("status", {})
     ready, updated = status.get("readyReplicas", 0), status.get("updatedReplicas", 0)
-    if not _observed(obj):
+    if not observed(obj):
         return "not yet seen by its controller"
     if obj["spec"].get("updateStrategy", {}).get("type") == "OnDelete":
         updated = wanted
@@ -124,7 +125,7 @@ def _statefulset(obj: dict) -> str:
 def _daemonset(obj: dict) -> str:
     status = obj.get("status", {})
     wanted, updated = status.get("desiredNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
-    if not _observed(obj):
+    if not observed(obj):
         return "not yet seen by its controller"
     available = status.get("numberAvailable", 0)
     return READY if min(updated, available) >= wanted else f"{min(updated, available)} of {wanted} pods available"

@@ -93,7 +93,7 @@ class Releaser:
         if not plan.writes:
             self._wait(plan, self.options.wait_timeout)
             return self._finished(result)
-        afters = self._transact(plan, desired, state, vector, scope, rolled_back_to)
+        afters = self._transact(plan, state, vector, scope, rolled_back_to)
         result.update(release=state.releases[-1]["number"], **self._changes(plan, afters))
         return self._finished(result)
 
@@ -117,7 +117,7 @@ class Releaser:
             write()
 
     def _repair(self, journal: dict) -> None:
-        report = restore(self.cluster, [Entry(**entry) for entry in journal["entries"]], journal["started"])
+        report = restore(self.cluster, [Entry(**entry) for entry in journal["entries"]], journal["at"])
         if report.errors:
             raise ReleaseFailed("a killed run could not be undone: " + "; ".join(report.errors), restored=dataclasses.asdict(report))
         self.ledger.close_journal()
@@ -166,7 +166,7 @@ class Releaser:
     # --- the transaction ---------------------------------------------------------------------------------------------
 
     def _transact(
-        self, plan: Plan, desired: dict[Ref, Desired], state: State, vector: dict, scope: set[str], rolled_back_to: int | None
+        self, plan: Plan, state: State, vector: dict, scope: set[str], rolled_back_to: int | None
     ) -> dict[Action, dict]:
         for action in plan.writes:
             action.forced = self.options.force
@@ -178,10 +178,9 @@ class Releaser:
             raise Busy("another run changed this platform while this one was planning. Nothing was written; run again")
         release = self._entry(state, started, rolled_back_to)
         try:
-            applied = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress)
+            afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress)
             self._wait(plan, self.options.wait_timeout)
             apply_deletes(self.cluster, plan)
-            afters = {item.action: item.after for item in applied}
             self._record(plan, afters, state, vector, scope, release)
         except BaseException as exc:
             raise self._undo(exc, plan, journal, started, state, release, created) from exc
@@ -193,7 +192,6 @@ class Releaser:
             "run": self.run_id,
             "by": self.options.facts["by"],
             "at": started,
-            "started": started,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "expires": time.time() + self.options.wait_timeout + JOURNAL_MARGIN,

@@ -11,7 +11,7 @@ import typing as t
 
 from ._cluster import ATTEMPTS, RETRIED, Cluster
 from ._errors import ApiError, Hopeless, PlatformError, TimedOut
-from ._health import WORKLOADS, Problem, not_ready, owner_of, pod_problem, stuck
+from ._health import WORKLOADS, Problem, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
 
@@ -138,7 +138,7 @@ class Waiter:
         if subject.kind != "Pod":
             return True
         pod, owner = self.pods[subject], self.live.get(ref)
-        if owner is None or not_observed(owner):
+        if owner is None or not observed(owner):
             return False
         labels = pod["metadata"].get("labels", {})
         if ref.kind in ("StatefulSet", "DaemonSet"):
@@ -186,8 +186,3 @@ class Waiter:
         text = f"not ready after {timeout:.0f} s: {'; '.join(left[:SHOWN])}{more}"
         facts = [{"object": str(ref), "reason": "Timeout", "message": reason} for ref, reason in self.waiting.items()]
         return TimedOut(text, problems=facts)
-
-
-def not_observed(obj: dict) -> bool:
-    """The controller has not yet acted on the newest spec, so what hangs below it is still about the one before."""
-    return obj.get("status", {}).get("observedGeneration", 0) < obj["metadata"].get("generation", 0)

@@ -96,27 +96,24 @@ def test_variables_of_others_and_of_every_entry_point_are_welcome(role):
     assert look_up(role, {"shopping": 1, "other_name": 1, "shop_size": 1, "shop_image": "x"})
 
 
-def test_key_that_stands_twice(role):
-    role(CONFIGMAP + "  a: one\n  a: two\n")
-    said = fails(role)
-    assert "roles/shop/templates/configmap.yaml.j2" in said and "the key 'a' stands twice" in said and "line 6" in said
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("  a: one\n  a: two\n", ["the key 'a' stands twice", "line 6"]),
+        ("\ta: b\n", ["line 5", "not valid YAML"]),
+        ("  a: {{ shop_missing }}\n", ["shop_missing"]),
+    ],
+    ids=["key that stands twice", "tab", "undefined variable"],
+)
+def test_a_bad_template_is_reported_with_its_file(role, data, said):
+    role(CONFIGMAP + data)
+    message = fails(role)
+    assert all(text in message for text in ["roles/shop/templates/configmap.yaml.j2", *said])
 
 
 def test_date_stays_a_string(role):
     role(CONFIGMAP + "  day: 2026-01-01\n  time: 2026-01-01T10:00:00Z\n  number: 7\n  truth: true\n")
     assert look_up(role)[0]["data"] == {"day": "2026-01-01", "time": "2026-01-01T10:00:00Z", "number": 7, "truth": True}
-
-
-def test_tab_is_reported_with_file_and_line(role):
-    role(CONFIGMAP + "\ta: b\n")
-    said = fails(role)
-    assert "roles/shop/templates/configmap.yaml.j2" in said and "line 5" in said and "not valid YAML" in said
-
-
-def test_undefined_variable_is_reported_with_the_file(role):
-    role(CONFIGMAP + "  a: {{ shop_missing }}\n")
-    said = fails(role)
-    assert "roles/shop/templates/configmap.yaml.j2" in said and "shop_missing" in said
 
 
 def test_template_syntax_error_is_reported_with_the_file(role):
