@@ -66,7 +66,28 @@ check: collections ## lint, quick sanity, unit, app and render tests: no cluster
 sanity: collections ## builds and installs the collection, and runs all of ansible-test sanity on it
 	@$(BIN)/python tests/tools/sanity.py
 
+# kube-score, checkov and gator are built first: 7 min once.
+MANIFESTS = $(BIN)/ansible-playbook -i localhost, molecule/shared/checkers.yml && $(BIN)/python -m pytest --timeout=600 tests/render/external.py
+
+.PHONY: manifests
+manifests: collections ## kube-score, checkov and Gatekeeper over every role and inventory: 2 min, the first time 9
+	@$(MANIFESTS)
+
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: collections ## all that is checked, a real kind cluster included: about 10 min, the first time 35
-	@$(STEPS) --figures build/figures.json $(call CHECKS,) --step molecule 'flock $(CACHE) molecule test --no-command-borders'
+test: collections ## all that is checked, a real kind cluster included: about 33 min, the first time 70
+	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
+		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
+
+# Not a test: it asserts nothing about times. Needs the cluster of `make up` to itself.
+RUNS ?= 5
+.PHONY: bench
+bench: collections ## measures the engine against its peers on the cluster of `make up`: RUNS=5, about 30 min
+	@flock $(CACHE) $(PLAY) molecule/shared/bench.yml
+	@$(BIN)/python tests/benchmarks/bench.py --runs $(RUNS) $(ARGS)
+
+# As `bench`, of gpu_nodes on 1,000 and 5,000 nodes that kwok plays.
+.PHONY: bench-fleet
+bench-fleet: collections ## measures gpu_nodes against its peers on the cluster of `make up`: RUNS=5, about 20 min
+	@flock $(CACHE) $(PLAY) molecule/shared/kwok.yml
+	@$(BIN)/python tests/benchmarks/fleet.py --runs $(RUNS) $(ARGS)

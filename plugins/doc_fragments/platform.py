@@ -29,6 +29,33 @@ requirements:
   - kubernetes.core >= 6.0.0 (for its authentication)
 """
 
+    WORKING = r"""
+options:
+  workers:
+    description:
+      - Number of requests under way at a time.
+    type: int
+    default: 16
+"""
+
+    RECORDING = r"""
+options:
+  wait_timeout:
+    description:
+      - Seconds to wait until every workload is ready.
+    type: int
+    default: 600
+  keep:
+    description:
+      - Number of releases to keep in the ledger.
+    type: int
+    default: 10
+  by:
+    description:
+      - Who makes the release, kept in the ledger. The user and host that run the module when not given.
+    type: str
+"""
+
     ATTRIBUTES = r"""
 attributes:
   check_mode:

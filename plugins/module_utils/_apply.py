@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import time
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, PlatformError
-from ._fields import identity
+from ._errors import ApiError, PlatformError, Unreachable
+from ._fields import identity, removals
+from ._health import WEBHOOK_HINT, not_ready
 from ._manifest import Ref
-from ._plan import CREATE, DELETE, UPDATE, Action, Plan
+from ._plan import CREATE, DELETE, UPDATE, Action, Plan, is_policy
 from ._types import ResourceType
 from ._wait import Waiter
 
+# What brings a kind of its own.
+DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
+# An API server looks for changed policies every second, and compiles them.
+POLICY_SECONDS = 2.5
 CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
 
 
@@ -37,6 +43,7 @@ class Entry:
     wave: int
     before: dict | None
     replicas: int | None = None  # what a workload had, where the run hands its replicas over
+    others: list = dataclasses.field(default_factory=list)  # of a deletion: [(manager, apply configuration)]
 
     @classmethod
     def of(cls, action: Action) -> Entry:
@@ -45,6 +52,7 @@ class Entry:
             action.verb, rtype.group, rtype.version, rtype.kind, rtype.plural, rtype.namespaced,
             ref.namespace, ref.name, action.wave, action.before,
             (action.live or {}).get("spec", {}).get("replicas") if action.hold_replicas is not None else None,
+            action.others,
         )
 
     @property
@@ -61,23 +69,41 @@ def entries(plan: Plan) -> list[Entry]:
 
 
 def apply_plan(
-    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None]
+    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: t.Callable[[], None]
 ) -> dict[Action, dict]:
     """Creates and updates, wave by wave; {action: the object as the server has it now}. The first refusal ends it
-    (ApiError naming the object)."""
+    (ApiError naming the object). `check` is called before each wave and raises when the run must not go on."""
     done: dict[Action, dict] = {}
     for wave in plan.waves():
+        check()
         progress(f"applying {len(wave)} objects ({_kinds(wave)})")
         done.update(zip(wave, cluster.each(lambda action: _apply_one(cluster, action, force), wave)))
-        definitions = {a.ref: a.rtype for a in wave if a.ref.kind == "CustomResourceDefinition"}
+        definitions = {a.ref: a.rtype for a in wave if a.ref.kind in DEFINITIONS}
         Waiter(cluster, definitions, platform, progress).run(60)
+        _until_in_force(action.ref for action in wave)
     return done
 
 
-def apply_deletes(cluster: Cluster, plan: Plan) -> None:
+def apply_deletes(cluster: Cluster, plan: Plan, progress: t.Callable[[str], None], check: t.Callable[[], None]) -> None:
     """Prunes what the ledger owns and the bundle no longer has."""
-    for action in plan.deletes():
+    for batch in plan.deletes():
+        check()
+        progress(f"deleting {len(batch)} objects ({_kinds(batch)})")
+        cluster.each(lambda action: _delete_one(cluster, action), batch)
+        _until_in_force(action.ref for action in batch)
+
+
+def _until_in_force(written: t.Iterable[Ref]) -> None:
+    """Nothing tells when a policy, or its absence, is in force everywhere, and what comes next is not to meet the old one."""
+    if any(is_policy(ref) for ref in written):
+        time.sleep(POLICY_SECONDS)
+
+
+def _delete_one(cluster: Cluster, action: Action) -> None:
+    try:
         cluster.delete(action.rtype, action.ref.namespace, action.ref.name, (action.live or {})["metadata"]["uid"])
+    except ApiError as exc:
+        raise explain(exc, action) from exc
 
 
 def _apply_one(cluster: Cluster, action: Action, force: bool) -> dict:
@@ -87,10 +113,15 @@ def _apply_one(cluster: Cluster, action: Action, force: bool) -> dict:
         if action.hold_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
         after = cluster.apply(action.rtype, action.desired.body, force)
+        surplus = removals(after, action.strip)
+        if surplus:
+            after = cluster.patch(action.rtype, action.ref.namespace, action.ref.name, surplus)
         if action.initial_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
     except ApiError as exc:
         raise explain(exc, action) from exc
+    except Unreachable as exc:
+        raise Unreachable(f"{action.desired.where}: {exc.message}", **exc.facts) from exc
     return after
 
 
@@ -104,6 +135,8 @@ def explain(exc: ApiError, action: Action) -> ApiError:
     if conflicts:
         who = "; ".join(f"{c.get('field', '?').lstrip('.')}: {c.get('message', '')}" for c in conflicts)
         text = f"another manager owns fields that differ: {who}. Set force_conflicts to take them over"
+    if "failed calling webhook" in text:
+        text = f"{text}. Hint: {WEBHOOK_HINT}"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
 
 
@@ -133,17 +166,33 @@ class Restored:
     kept: list[str] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
 
+    def outcome(self, unsettled: str) -> str:
+        """For people. `unsettled`: what is back but not ready yet, '' when everything is."""
+        done = f"{len(self.back)} objects put back, {len(self.removed)} removed"
+        kept = f", {len(self.kept)} kept because they hold data" if self.kept else ""
+        if self.errors:
+            return f"NOT everything could be restored ({done}{kept}); the next run tries again: " + "; ".join(self.errors)
+        if unsettled:
+            return f"The state before is restored ({done}{kept}), but it is not ready yet: {unsettled}"
+        return f"The state before is restored ({done}{kept})."
+
 
 def restore(cluster: Cluster, journal: list[Entry], started: str) -> Restored:
-    """Undoes a run from its journal, in reverse order. Goes on after an error: the more is back, the better.
+    """Undoes a run from its journal. Goes on after an error: the more is back, the better.
+
+    What is new goes first, in reverse. Then what was there comes back in the order in which it is applied: a namespace before
+    its contents, a definition (whose schema may have changed) before its resources.
 
     `started`: the server's time (RFC 3339) when the run began; an object older than that was there before, so it is not
     deleted even though the run thought it was creating it: only our fields leave it.
     """
     report = Restored()
-    for wave in sorted({entry.wave for entry in journal}, reverse=True):
-        batch = [entry for entry in journal if entry.wave == wave]
-        cluster.each(lambda entry: _undo(cluster, entry, started, report), batch)
+    for verbs, backwards in (((CREATE,), True), ((UPDATE, DELETE), False)):
+        for wave in sorted({entry.wave for entry in journal if entry.verb in verbs}, reverse=backwards):
+            batch = [entry for entry in journal if entry.wave == wave and entry.verb in verbs]
+            cluster.each(lambda entry: _undo(cluster, entry, started, report), batch)
+            _until_served(cluster, batch)
+            _until_in_force(entry.ref for entry in batch)
     _wait_until_gone(cluster, journal, report)
     return report
 
@@ -153,12 +202,33 @@ def _undo(cluster: Cluster, entry: Entry, started: str, report: Restored) -> Non
         if entry.replicas is not None:
             cluster.hold_replicas(entry.rtype, entry.namespace, entry.name, entry.replicas)
         if entry.verb in (UPDATE, DELETE):
-            cluster.apply(entry.rtype, t.cast(dict, entry.before), force=True)
+            after = _put_back(cluster, entry)
+            # Only where it had to be made again: in an object that was never deleted, others may have changed theirs meanwhile.
+            for manager, image in entry.others if after["metadata"]["creationTimestamp"] >= started else ():
+                cluster.apply(entry.rtype, image, force=True, manager=manager)
             report.back.append(str(entry.ref))
         elif entry.verb == CREATE:
             _undo_create(cluster, entry, started, report)
     except PlatformError as exc:
         report.errors.append(f"{entry.ref}: {exc.message}")
+
+
+def _put_back(cluster: Cluster, entry: Entry) -> dict:
+    before = t.cast(dict, entry.before)
+    after = cluster.apply(entry.rtype, before, force=True)
+    if after["metadata"].get("deletionTimestamp"):
+        # Still on its way out (a pruned namespace takes its time): what was applied now goes with it.
+        cluster.gone([(entry.rtype, entry.ref)])
+        after = cluster.apply(entry.rtype, before, force=True)
+    return after
+
+
+def _until_served(cluster: Cluster, batch: list[Entry], seconds: float = 30.0) -> None:
+    """A definition that had to be made again serves its resources a moment later."""
+    left, deadline = [e for e in batch if e.verb == DELETE and e.kind == "CustomResourceDefinition"], time.monotonic() + seconds
+    while left and time.monotonic() < deadline:
+        left = [entry for entry in left if not_ready(cluster.get(entry.rtype, "", entry.name) or {})]
+        time.sleep(0.25 if left else 0)
 
 
 def _undo_create(cluster: Cluster, entry: Entry, started: str, report: Restored) -> None:

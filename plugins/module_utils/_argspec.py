@@ -1,16 +1,21 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Argument specs composed from named pieces, and the one place where errors become `fail_json`."""
+"""Argument specs composed from named pieces, what a module is, and the one place where errors become results."""
 from __future__ import annotations
 
+import dataclasses
+import signal
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
 
 from ._cluster import Cluster
 from ._errors import PlatformError
+from ._input import STOPPING
 from ._ledger import Ledger
+from ._login import log_out
 
 # kubernetes.core's connection options; its names, types and aliases (see its `k8s_auth_options` fragment).
 CONNECTION: dict[str, dict] = {
@@ -43,6 +48,13 @@ PLATFORM: dict[str, dict] = {
     "ledger_namespace": {"type": "str", "default": "genai-ledger"},
     "expected_server": {"type": "str"},
 }
+# What takes its time, and what makes a release.
+WORKING: dict[str, dict] = {"workers": {"type": "int", "default": 16}}
+RECORDING: dict[str, dict] = {
+    "wait_timeout": {"type": "int", "default": 600},
+    "keep": {"type": "int", "default": 10},
+    "by": {"type": "str"},
+}
 
 
 def connect(params: dict, workers: int = 16) -> tuple[Cluster, Ledger]:
@@ -52,11 +64,57 @@ def connect(params: dict, workers: int = 16) -> tuple[Cluster, Ledger]:
     return cluster, Ledger(cluster, params["ledger_namespace"], params["platform"])
 
 
-def run(module: AnsibleModule, work: t.Callable[[], dict]) -> None:
-    """Ends the module with what `work` returns, or with its error as one message and machine-readable facts."""
-    try:
-        result = work()
-    except PlatformError as exc:
-        module.fail_json(msg=exc.message, reason=exc.reason, **exc.facts)
-    else:
-        module.exit_json(**result)
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One run of a module: its validated parameters, Ansible's modes, and where lines for people go."""
+
+    params: dict
+    check_mode: bool
+    diff: bool
+    progress: t.Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """What a module is, wherever it runs: as a program of its own (`main`), or in Ansible's worker (`here`).
+
+    `looking`: from the parameters, whether the module only looks, and its finding is its result. Not having been able to look is
+    then told apart from a bad finding: the host counts as unreachable, and ansible-playbook ends with 4 instead of 2.
+    """
+
+    work: t.Callable[[Call], dict]
+    options: dict[str, dict]
+    rules: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    looking: t.Callable[[dict], bool] = lambda _params: False
+
+    @property
+    def arguments(self) -> dict:
+        """Those of `AnsibleModule`."""
+        return {"argument_spec": self.options, **self.rules, "supports_check_mode": True}
+
+    def main(self, module: t.Any) -> None:
+        """Runs as a program. `module`: the AnsibleModule made from `arguments`. Nobody can see progress."""
+        result = self._result(Call(module.params, module.check_mode, module._diff, lambda _line: None))
+        (module.fail_json if result.get("failed") else module.exit_json)(**result)
+
+    def here(self, args: dict, check_mode: bool, diff: bool, progress: t.Callable[[str], None]) -> dict:
+        """Runs in this process, as AnsibleModule would. Returns the task's result."""
+        checked = ArgumentSpecValidator(self.options, **self.rules).validate(args)
+        if checked.error_messages:
+            return remove_values({"failed": True, "msg": "; ".join(checked.error_messages)}, checked._no_log_values)
+        handlers = {each: signal.getsignal(each) for each in STOPPING}  # the worker's own, which the work may replace
+        try:
+            result = self._result(Call(checked.validated_parameters, check_mode, diff, progress))
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+        return remove_values({"changed": False, **result}, checked._no_log_values)
+
+    def _result(self, call: Call) -> dict:
+        try:
+            return self.work(call)
+        except PlatformError as exc:
+            end = "unreachable" if self.looking(call.params) else "failed"
+            return {end: True, "msg": exc.message, "reason": exc.reason, **exc.facts}
+        finally:
+            log_out()

@@ -18,8 +18,10 @@ import time
 import typing as t
 import urllib.parse
 
-from ._errors import ApiError, InvalidInput, Unreachable, WrongCluster
+from ._client import api_client
+from ._errors import ApiError, Unreachable, WrongCluster
 from ._fields import MANAGER, REPLICAS_MANAGER
+from ._login import log_in
 from ._manifest import Ref
 from ._types import ResourceType, aggregated_types, listed_types
 
@@ -40,8 +42,8 @@ class Cluster:
     """A conversation with one API server. Thread-safe; counts its requests by verb in `requests`."""
 
     def __init__(self, connection: dict, expected_server: str | None = None, workers: int = 16) -> None:
-        self._client = _api_client(connection, workers)
-        self._pool = self._client.rest_client.pool_manager
+        self._client = api_client(connection, workers)
+        self._pool = self._client.pool
         self.server: str = self._client.configuration.host.rstrip("/")
         self.requests: collections.Counter[str] = collections.Counter()
         self._count = threading.Lock()
@@ -50,6 +52,7 @@ class Cluster:
         self._executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="api")
         self._types: dict[tuple[str, str], ResourceType] | None = None
         _assert_expected(self.server, expected_server)
+        log_in(self._client)  # only now: no other server gets a password
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -78,7 +81,8 @@ class Cluster:
             error = _api_error(method, path, response)
             # A 500 without Retry-After is usually a verdict (a failing webhook), not a hiccup: one more try is enough.
             tries = ATTEMPTS if response.status != 500 or "retry-after" in response.headers else 2
-            if response.status not in RETRIED or attempt >= tries:
+            early = method == "PATCH" and "dryRun" not in (query or {}) and _role_unseen(error)
+            if not (response.status in RETRIED or early or (_overtaken(error) and not _of_one_version(body))) or attempt >= tries:
                 raise error
             time.sleep(_backoff(attempt, response.headers.get("retry-after")))
         raise AssertionError("unreachable: the loop returns or raises")
@@ -115,10 +119,12 @@ class Cluster:
         import urllib3
 
         headers: dict[str, t.Any] = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
-        # Asked for on every request: an exec plugin's token may have been renewed since the last one.
-        self._client.update_params_for_auth(headers, [], ["BearerToken"], None, None, None)
-        result = urllib3.HTTPHeaderDict({**headers, **self._client.default_headers_single})
-        for name, values in self._client.default_headers_many.items():
+        # Asked for on every request: an exec plugin's token may have been renewed since the last one. Not through the
+        # client's update_params_for_auth, whose parameters differ between its versions.
+        for setting in self._client.configuration.auth_settings().values():
+            headers[setting["key"]] = setting["value"]
+        result = urllib3.HTTPHeaderDict({**headers, **self._client.headers})
+        for name, values in self._client.more_headers.items():
             for value in values:
                 result.add(name, value)
         return result
@@ -168,16 +174,19 @@ class Cluster:
     # --- objects -----------------------------------------------------------------------------------------------------
 
     def list(self, rtype: ResourceType, selector: str = "", namespace: str = "") -> list[dict]:
-        """All objects of a type, page by page, with apiVersion and kind filled in (lists leave them out)."""
-        items: list[dict] = []
-        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        """All objects of a type, with apiVersion and kind filled in (lists leave them out)."""
+        return [{"apiVersion": rtype.api_version, "kind": rtype.kind, **item} for item in self.items(rtype, selector, namespace)]
+
+    def items(self, rtype: ResourceType, selector: str = "", namespace: str = "", fields: str = "") -> t.Iterator[dict]:
+        """All objects of a type, of which there are never more than a page in memory. `fields`: a field selector."""
+        query = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
+        query = {name: value for name, value in query.items() if value}
         while True:
             answer = self.request("GET", rtype.path(namespace), query)
-            for item in answer.get("items") or []:
-                items.append({"apiVersion": rtype.api_version, "kind": rtype.kind, **item})
+            yield from answer.get("items") or []
             token = answer.get("metadata", {}).get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     def get(self, rtype: ResourceType, namespace: str, name: str) -> dict | None:
@@ -188,10 +197,10 @@ class Cluster:
                 return None
             raise
 
-    def apply(self, rtype: ResourceType, body: dict, force: bool = False, dry_run: bool = False) -> dict:
-        """Server-side apply as our field manager; unknown fields are an error, not a warning."""
+    def apply(self, rtype: ResourceType, body: dict, force: bool = False, dry_run: bool = False, manager: str = MANAGER) -> dict:
+        """Server-side apply; unknown fields are an error, not a warning."""
         meta = body["metadata"]
-        query = {"fieldManager": MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        query = {"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
         path = rtype.path(meta.get("namespace", ""), meta["name"])
@@ -201,16 +210,16 @@ class Cluster:
         """Plain create: answers 409 when the object exists, which is what makes it usable as a lock."""
         return self.request("POST", rtype.path(body["metadata"].get("namespace", "")), {"fieldManager": MANAGER}, body)
 
+    def patch(self, rtype: ResourceType, namespace: str, name: str, body: dict | list, manager: str = MANAGER) -> dict:
+        """JSON Merge Patch (a dict, RFC 7386) or JSON Patch (a list, RFC 6902)."""
+        kind = "json-patch" if isinstance(body, list) else "merge-patch"
+        return self.request("PATCH", rtype.path(namespace, name), {"fieldManager": manager}, body, f"application/{kind}+json")
+
     def hold_replicas(self, rtype: ResourceType, namespace: str, name: str, replicas: int) -> None:
         """Sets a workload's replicas under a manager of their own, from which an autoscaler takes over."""
-        body = {
-            "apiVersion": rtype.api_version,
-            "kind": rtype.kind,
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {"replicas": replicas},
-        }
-        query = {"fieldManager": REPLICAS_MANAGER, "force": "true"}
-        self.request("PATCH", rtype.path(namespace, name), query, body, content_type="application/apply-patch+yaml")
+        meta = {"name": name, "namespace": namespace}
+        body = {"apiVersion": rtype.api_version, "kind": rtype.kind, "metadata": meta, "spec": {"replicas": replicas}}
+        self.apply(rtype, body, force=True, manager=REPLICAS_MANAGER)
 
     def delete(self, rtype: ResourceType, namespace: str, name: str, uid: str | None = None) -> bool:
         """Deletes in the background; False when it was gone already. With `uid`, only that very object."""
@@ -224,6 +233,24 @@ class Cluster:
                 return False
             raise
         return True
+
+    def rules(self, namespace: str) -> list[dict]:
+        """What the identity may do in a namespace, as rules of a role; they may not be all."""
+        status = self._review("SelfSubjectRulesReview", {"namespace": namespace})
+        return [*(status.get("resourceRules") or []), *(status.get("nonResourceRules") or [])]
+
+    def may(self, verb: str, group: str, resource: str, namespace: str, name: str) -> bool:
+        """Whether the identity may do one thing; `resource` is `pods`, `pods/log` or the path of a URL."""
+        if resource.startswith("/"):
+            return self._review("SelfSubjectAccessReview", {"nonResourceAttributes": {"verb": verb, "path": resource}})["allowed"]
+        kind, _slash, sub = resource.partition("/")
+        asked = {"verb": verb, "group": group, "resource": kind, "subresource": sub, "namespace": namespace, "name": name}
+        return self._review("SelfSubjectAccessReview", {"resourceAttributes": asked})["allowed"]
+
+    def _review(self, kind: str, spec: dict) -> dict:
+        """Writes nothing, although it is a POST: the answer is its status."""
+        group = "authorization.k8s.io/v1"
+        return self.request("POST", f"/apis/{group}/{kind.lower()}s", body={"apiVersion": group, "kind": kind, "spec": spec})["status"]
 
     def gone(self, objects: t.Iterable[tuple[ResourceType, Ref]], seconds: float = 120.0) -> list[Ref]:
         """Waits until objects that are being deleted are really gone; returns those that are still there."""
@@ -278,27 +305,6 @@ class Cluster:
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _api_client(connection: dict, workers: int) -> t.Any:
-    """kubernetes.core's way from Ansible parameters to an ApiClient, without its discovery (we do our own)."""
-    try:
-        import kubernetes.client
-        import kubernetes.config
-        from ansible_collections.kubernetes.core.plugins.module_utils.k8s import client as core
-    except ImportError as exc:
-        raise InvalidInput(f"{exc}. Install it: pip install -r requirements.txt; ansible-galaxy collection install kubernetes.core") from exc
-    try:
-        auth = core._create_auth_spec(None, **connection)
-        configuration = core._create_configuration(auth)
-        headers = core._create_headers(None, **connection)
-    except (kubernetes.config.ConfigException, OSError, ValueError) as exc:
-        raise InvalidInput(f"no way to reach a cluster from these options: {exc}. Set kubeconfig (or host and api_key)") from exc
-    configuration.connection_pool_maxsize = workers + 8  # watches hold connections of their own
-    client = kubernetes.client.ApiClient(configuration)
-    client.default_headers_single = {k: v for k, v in headers.items() if not isinstance(v, list)}
-    client.default_headers_many = {k: v for k, v in headers.items() if isinstance(v, list)}
-    return client
-
-
 def normalized_url(url: str) -> tuple[str, str, int]:
     """(scheme, host, port) of an API URL, so that `https://X/` equals `https://x:443`."""
     parts = urllib.parse.urlsplit(url if "://" in url else f"https://{url}")
@@ -340,6 +346,22 @@ def _api_error(method: str, path: str, response: t.Any) -> ApiError:
     elif response.status == 403:
         hint = ". The identity used is not allowed to do this"
     return ApiError(f"{message}{hint}", response.status, body, request=f"{method} {path}")
+
+
+def _overtaken(error: ApiError) -> bool:
+    """Whether somebody (often a controller writing a status) was faster: the same request succeeds a moment later. A conflict
+    of field managers is no such thing."""
+    return error.status == 409 and "apply your changes to the latest version" in error.message
+
+
+def _role_unseen(error: ApiError) -> bool:
+    """Whether a binding was refused whose role was made only just now: the authorizer looks up what it grants, and sees it a moment later."""
+    return error.status == 404 and 'rolebindings.rbac.authorization.k8s.io "' in error.message
+
+
+def _of_one_version(body: t.Any) -> bool:
+    """Whether a patch is for one version of its object: once that is gone, it will never succeed."""
+    return isinstance(body, dict) and "resourceVersion" in (body.get("metadata") or {})
 
 
 def _backoff(attempt: int, retry_after: str | None = None) -> float:

@@ -51,10 +51,28 @@ class ApiError(PlatformError):
         return {key: value for key, value in self.facts.items() if key not in ("status", "object")}
 
 
+class NotPermitted(PlatformError):
+    """The identity used lacks permissions, which the message names. Raised before anything is written."""
+
+    reason = "not_permitted"
+
+
 class Busy(PlatformError):
     """Another run holds the platform's journal."""
 
     reason = "busy"
+
+
+class LockLost(PlatformError):
+    """This run stood still for so long that another may have taken over its journal."""
+
+    reason = "lock_lost"
+
+
+class Interrupted(PlatformError):
+    """The run was told to stop (SIGTERM: a cancelled job)."""
+
+    reason = "interrupted"
 
 
 class Hopeless(PlatformError):
@@ -73,3 +91,9 @@ class ReleaseFailed(PlatformError):
     """A release failed after its first write; the message says why and whether the state before was restored."""
 
     reason = "release_failed"
+
+
+class NodesFailed(PlatformError):
+    """Some nodes could not be written; the facts say what was done to the others."""
+
+    reason = "nodes_failed"

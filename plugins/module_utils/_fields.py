@@ -11,13 +11,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import typing as t
 
 MANAGER = "genai.platform"
 # Holds `spec.replicas` on its way to and from an autoscaler: a field that nobody owns falls back to its default, one pod.
 REPLICAS_MANAGER = f"{MANAGER}-replicas"
 _AUTOSCALER = "kube-controller-manager"
-_ABSENT = object()  # differs from every value, null included
+# The cluster's own parts write into objects all day: what they own is neither drift nor worth restoring. fnmatch patterns.
+CONTROLLERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "cloud-controller-manager")
+ABSENT = object()  # differs from every value, null included
 
 
 def owned_fields(live: dict, manager: str = MANAGER) -> dict:
@@ -66,11 +69,13 @@ def project(live: t.Any, fields: dict) -> t.Any:
 def _item(items: list, key: str, sub: dict) -> tuple[int, t.Any] | None:
     """The list item that a `k:`, `v:` or `i:` element names, with its position; None when it is gone."""
     prefix, rest = key[:2], key[2:]
+    if prefix not in ("k:", "v:", "i:"):
+        return None  # a field of what was an object when this was written, and is a list by now
     wanted = json.loads(rest)
     for index, item in enumerate(items):
         if prefix == "k:" and isinstance(item, dict) and all(item.get(name) == value for name, value in wanted.items()):
             # The key fields travel along even where the server defaulted them: apply needs them to find the item again.
-            return index, {**wanted, **project(item, sub or {".": {}})}
+            return index, {**wanted, **project(item, sub)}
         if prefix == "v:" and item == wanted:
             return index, item
         if prefix == "i:" and index == wanted:
@@ -84,18 +89,38 @@ def identity(obj: dict) -> dict:
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta}
 
 
-def before_image(live: dict) -> dict:
-    """The apply configuration that puts our part of `live` back: identity plus every field we own in it."""
-    image = identity(live)
-    ours = project(live, owned_fields(live) or {".": {}})
-    image["metadata"].update(ours.pop("metadata", {}))
-    image.update(ours)
-    return image
+def before_image(live: dict, also: dict | None = None) -> dict:
+    """The apply configuration that puts our part of `live` back: identity plus every field we own in it, and those that
+    the FieldsV1 `also` names."""
+    return _image(live, union(owned_fields(live) or {".": {}}, also or {".": {}}))
 
 
-def before_image_forced(live: dict, desired: dict) -> dict:
+def _image(live: dict, fields: dict) -> dict:
+    image, part = identity(live), project(live, fields)
+    image["metadata"].update(part.pop("metadata", {}))
+    return {**image, **part}
+
+
+def images_of_others(live: dict) -> list[tuple[str, dict]]:
+    """[(manager, apply configuration)] of what people and other tools own in `live`: needed to make it again."""
+    fields: dict[str, dict] = {}
+    for entry in live["metadata"].get("managedFields") or []:
+        manager, named = entry["manager"], entry.get("fieldsV1") or {}
+        if manager not in (MANAGER, REPLICAS_MANAGER, *CONTROLLERS) and not entry.get("subresource"):
+            fields[manager] = union(fields[manager], named) if manager in fields else named
+    return [(manager, _image(live, named)) for manager, named in fields.items()]
+
+
+def before_image_forced(live: dict, desired: dict, also: dict | None = None) -> dict:
     """As `before_image`, plus what `desired` would take from other managers by force."""
-    return _merged(before_image(live), _overlap(live, desired))
+    return _merged(before_image(live, also), _overlap(live, desired))
+
+
+def union(one: dict, other: dict) -> dict:
+    """What either FieldsV1 tree names; a leaf names all below it."""
+    if not one or not other:
+        return {}
+    return {key: union(one[key], other[key]) if key in one and key in other else {**one, **other}[key] for key in {**one, **other}}
 
 
 def _overlap(live: t.Any, desired: t.Any) -> t.Any:
@@ -129,8 +154,97 @@ def changed_paths(before: t.Any, after: t.Any, path: str = "") -> list[str]:
         return [
             hit
             for key in sorted({*before, *after})
-            for hit in changed_paths(before.get(key, _ABSENT), after.get(key, _ABSENT), f"{path}.{key}" if path else str(key))
+            for hit in changed_paths(before.get(key, ABSENT), after.get(key, ABSENT), f"{path}.{key}" if path else str(key))
         ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [hit for i, pair in enumerate(zip(before, after)) for hit in changed_paths(*pair, path=f"{path}[{i}]")]
     return [] if before == after else [path]
+
+
+# --- single fields ---------------------------------------------------------------------------------------------------
+
+Path = t.Tuple[str, ...]  # of FieldsV1 elements, e.g. ("f:spec", "f:containers", 'k:{"name":"api"}', "f:image")
+
+
+def leaves(fields: dict, path: Path = ()) -> t.Iterator[Path]:
+    """The paths of a FieldsV1 tree that carry a value of their own."""
+    named = {key: sub for key, sub in fields.items() if key != "."}
+    if not named and path:
+        yield path
+    for key, sub in named.items():
+        yield from leaves(sub, (*path, key))
+
+
+def subtree(fields: dict, path: Path) -> dict | None:
+    """What a FieldsV1 tree says below `path`; None when it does not name it. An ancestor that is a leaf names all below it."""
+    for key in path:
+        if not fields:
+            return {}
+        if key not in fields:
+            return None
+        fields = fields[key]
+    return fields
+
+
+def fieldset(paths: t.Iterable[Path]) -> dict:
+    """The FieldsV1 tree that names just these paths."""
+    tree: dict = {}
+    for path in paths:
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+    return tree
+
+
+def steps(obj: t.Any, path: Path) -> list[str | int] | None:
+    """A FieldsV1 path as keys and list positions in `obj`; None when it leads nowhere."""
+    found: list[str | int] = []
+    for element in path:
+        step: str | int | None = None
+        if element[:2] == "f:" and isinstance(obj, dict) and element[2:] in obj:
+            step = element[2:]
+        elif isinstance(obj, list):
+            hit = _item(obj, element, {})
+            step = None if hit is None else hit[0]
+        if step is None:
+            return None
+        found.append(step)
+        obj = obj[step]
+    return found
+
+
+def value_at(obj: t.Any, path: Path) -> t.Any:
+    """The value a FieldsV1 path leads to; ABSENT when there is none."""
+    found = steps(obj, path)
+    if found is None:
+        return ABSENT
+    for step in found:
+        obj = obj[step]
+    return obj
+
+
+def readable(path: Path) -> str:
+    """`spec.containers[name=api].image`"""
+    text = ""
+    for element in path:
+        kind, rest = element[:2], element[2:]
+        if kind == "f:":
+            text += f".{rest}" if re.fullmatch(r"[\w-]+", rest) else f"[{rest}]"
+        elif kind == "k:":
+            text += "[" + ",".join(f"{name}={value}" for name, value in json.loads(rest).items()) + "]"
+        else:
+            text += f"[{rest}]"
+    return text.lstrip(".")
+
+
+def removals(obj: dict, paths: t.Iterable[Path]) -> list[dict]:
+    """The JSON Patch (RFC 6902) that removes these paths from `obj`, and only from this very version of it."""
+    found = [found for found in (steps(obj, path) for path in paths) if found]
+    # Later list items first, or removing one would move the others.
+    found.sort(key=lambda keys: [(isinstance(key, int), key if isinstance(key, int) else 0, str(key)) for key in keys], reverse=True)
+    test = {"op": "test", "path": "/metadata/resourceVersion", "value": obj["metadata"]["resourceVersion"]}
+    return [test, *({"op": "remove", "path": "".join(f"/{_escaped(key)}" for key in keys)} for keys in found)] if found else []
+
+
+def _escaped(key: str | int) -> str:
+    return str(key).replace("~", "~0").replace("/", "~1")

@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pure health rules: is an object ready, and is a pod's trouble the kind that does not go away by itself."""
+"""Pure health rules: is an object ready, and is its trouble the kind that does not go away by itself."""
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
 
 READY = ""  # an object's verdict is the reason it is not ready yet; no reason, no wait
@@ -13,18 +14,40 @@ READY = ""  # an object's verdict is the reason it is not ready yet; no reason, 
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Trouble that waiting does not cure. `patience`: seconds it may last before it counts (a scheduler, an image
-    registry or a Secret created a moment later may still cure it)."""
+    registry or a Secret created a moment later may still cure it).
+
+    A status often shows only that nothing happens. Such a problem is a suspicion: it counts once the newest event about
+    the object, among those whose reason is in `bad` or `good`, is a bad one, whose text matches `pattern`.
+    """
 
     reason: str
     message: str
     hint: str
     patience: float = 0.0
     container: str = ""
-    crashed: bool = False
+    log: str = ""  # whose log lines tell more: of the container that runs (`current`) or ran before (`previous`)
+    bad: tuple[str, ...] = ()
+    good: tuple[str, ...] = ()
+    pattern: str = ""
+
+    def confirmed(self, events: list[dict]) -> Problem | None:
+        """What the events (oldest first) make of a suspicion; None when they do not bear it out."""
+        if not self.bad:
+            return self
+        telling = [event for event in events if event.get("reason") in (*self.bad, *self.good)]
+        if not telling or telling[-1]["reason"] not in self.bad:
+            return None
+        message = telling[-1].get("message", "")
+        if not re.search(self.pattern, message):
+            return None
+        hint = _create_hint(message) if telling[-1]["reason"] == "FailedCreate" else self.hint
+        return dataclasses.replace(self, message=message, hint=hint)
 
 
 def not_ready(obj: dict) -> str:
     """Why `obj` is not ready, in a few words; READY when it is, and for kinds that are ready once they exist."""
+    if obj.get("metadata", {}).get("deletionTimestamp"):
+        return "being deleted"
     rule = _RULES.get(obj.get("kind", ""))
     return rule(obj) if rule else READY
 
@@ -39,8 +62,32 @@ def stuck(obj: dict) -> Problem | None:
         if kind == "Progressing" and status == "False" and reason == "ProgressDeadlineExceeded":
             return Problem(reason, message, "the rollout made no progress; look at the pods' events and readiness probe")
         if kind == "Failed" and status == "True" and obj.get("kind") == "Job":
-            return Problem(reason or "JobFailed", message, "read the Job's pod logs, fix the cause, run again")
-    return None
+            return Problem(reason or "JobFailed", message, "read the Job's pod logs, fix the cause, run again", log="current")
+    return _without_pods(obj) or _unbound(obj)
+
+
+def _without_pods(obj: dict) -> Problem | None:
+    """The suspicion that a controller may not create its pods: of these kinds, only events say so."""
+    spec, status = obj.get("spec", {}), obj.get("status", {})
+    lacking = {
+        "StatefulSet": status.get("replicas", 0) < spec.get("replicas", 1),
+        "DaemonSet": status.get("currentNumberScheduled", 0) < status.get("desiredNumberScheduled", 0),
+        "Job": not any(status.get(field) for field in ("active", "succeeded", "failed")),
+    }
+    if not lacking.get(obj.get("kind", "")):
+        return None
+    return Problem("FailedCreate", "", "", patience=4.0, bad=("FailedCreate",), good=("SuccessfulCreate",))
+
+
+def _unbound(obj: dict) -> Problem | None:
+    if obj.get("kind") != "PersistentVolumeClaim":
+        return None
+    if obj.get("status", {}).get("phase") == "Lost":
+        return Problem("ClaimLost", "its volume is gone", "restore the volume, or delete the claim and restore its data from a backup")
+    if not_ready(obj) == READY:
+        return None
+    hint = "name a StorageClass that exists (kubectl get storageclass) and that can provide this size and access mode"
+    return Problem("ClaimNotBound", "", hint, patience=4.0, bad=("ProvisioningFailed", "FailedBinding"), good=("ProvisioningSucceeded",))
 
 
 def _create_hint(message: str) -> str:
@@ -48,7 +95,12 @@ def _create_hint(message: str) -> str:
         return "raise the namespace's quota, or ask for less"
     if "violates PodSecurity" in message:
         return "fix the pod's securityContext, or lower the namespace's Pod Security level"
+    if "failed calling webhook" in message:
+        return WEBHOOK_HINT
     return "the API server refuses the pods of this workload; the message says why"
+
+
+WEBHOOK_HINT = "the webhook's service does not answer: start it, or delete its webhook configuration"
 
 
 def pod_problem(pod: dict) -> Problem | None:
@@ -56,13 +108,49 @@ def pod_problem(pod: dict) -> Problem | None:
     status = pod.get("status", {})
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            hint = "add nodes with the resource named, lower the requests, or fix nodeSelector and tolerations"
-            return Problem("Unschedulable", condition.get("message", ""), hint, patience=10.0)
-    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            message = condition.get("message", "")
+            return Problem("Unschedulable", message, _schedule_hint(message), patience=10.0)
+    for container in _containers(status):
         problem = _container_problem(container)
         if problem:
             return problem
+    return _missing_volume(status) or _probe_failing(pod)
+
+
+def _schedule_hint(message: str) -> str:
+    """Names the resources that no node has enough of; the scheduler's message says `3 Insufficient nvidia.com/gpu`."""
+    short = sorted(set(re.findall(r"Insufficient ([\w./-]+?)[.,]?(?:\s|$)", message)))
+    if short:
+        return f"no node has enough {' and '.join(short)} free: add such nodes, free some, or lower the requests"
+    if "PersistentVolumeClaim" in message:
+        return "a claim of this pod is not bound: kubectl describe pvc says why"
+    return "no node fits: check nodeSelector, affinity and tolerations"
+
+
+def _missing_volume(status: dict) -> Problem | None:
+    """A Secret or ConfigMap to be mounted that does not exist; other mounts may take their time."""
+    waiting = [c.get("state", {}).get("waiting", {}).get("reason") for c in _containers(status)]
+    if not {"ContainerCreating", "PodInitializing"} & set(waiting):
+        return None
+    hint = "a ConfigMap, Secret or volume that the pod mounts is missing"
+    return Problem("FailedMount", "", hint, patience=12.0, bad=("FailedMount",), good=("Pulling", "Pulled", "Started"), pattern="not found")
+
+
+def _probe_failing(pod: dict) -> Problem | None:
+    """The suspicion that a container which is up will never be ready. It has three times what its own probe allows;
+    a slow start needs a startupProbe, which is waited for as long as it says."""
+    probes = {c["name"]: c["readinessProbe"] for c in pod.get("spec", {}).get("containers", []) if c.get("readinessProbe")}
+    for container in pod.get("status", {}).get("containerStatuses") or []:
+        probe = probes.get(container.get("name"))
+        if probe and container.get("started") and not container.get("ready") and "running" in container.get("state", {}):
+            budget = probe.get("initialDelaySeconds", 0) + probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10)
+            hint = "the container runs and its readiness probe fails: check the probe's path and port, and what it needs to be ready"
+            return Problem("ProbeFailing", "", hint, max(10.0, 3.0 * budget), container["name"], "current", bad=("Unhealthy",))
     return None
+
+
+def _containers(status: dict) -> list[dict]:
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
 def _container_problem(container: dict) -> Problem | None:
@@ -83,9 +171,9 @@ def _crash(container: dict, name: str) -> Problem:
     last = container.get("lastState", {}).get("terminated") or {}
     code = last.get("exitCode", "?")
     if last.get("reason") == "OOMKilled":
-        return Problem("OOMKilled", "the container used more memory than its limit", "raise resources.limits.memory", 0.0, name, True)
+        return Problem("OOMKilled", "the container used more memory than its limit", "raise resources.limits.memory", 0.0, name, "previous")
     hint = "the container starts and ends again; its last log lines say why"
-    return Problem("CrashLoopBackOff", f"the container exits with code {code}", hint, 0.0, name, True)
+    return Problem("CrashLoopBackOff", f"the container exits with code {code}", hint, 0.0, name, "previous")
 
 
 # Seconds each image error may last: the kubelet retries, and a registry may hiccup. The back-off state comes after a retry.
@@ -135,6 +223,10 @@ def _job(obj: dict) -> str:
     return READY if _condition(obj, "Complete") else "not complete"
 
 
+def _claim(obj: dict) -> str:
+    return READY if obj.get("status", {}).get("phase") == "Bound" else "not bound"
+
+
 def _crd(obj: dict) -> str:
     return READY if _condition(obj, "Established") else "not established"
 
@@ -149,9 +241,12 @@ _RULES: dict[str, t.Callable[[dict], str]] = {
     "StatefulSet": _statefulset,
     "DaemonSet": _daemonset,
     "Job": _job,
+    "PersistentVolumeClaim": _claim,
     "CustomResourceDefinition": _crd,
+    "ConstraintTemplate": lambda obj: READY if obj.get("status", {}).get("created") else "not taken up by Gatekeeper",
 }
 WORKLOADS = frozenset(("Deployment", "StatefulSet", "DaemonSet", "Job"))
+WAITED = WORKLOADS | {"PersistentVolumeClaim"}
 
 
 def owner_of(pod: dict) -> tuple[str, str]:
@@ -164,3 +259,15 @@ def owner_of(pod: dict) -> tuple[str, str]:
                 return "Deployment", owner["name"][: -len(suffix)]
             return owner["kind"], owner["name"]
     return "Pod", meta["name"]
+
+
+def overtaken(pod: dict, update_revision: str) -> str:
+    """Why a StatefulSet's pod stands in the way of the next revision: it is of another one and not ready; '' when not.
+
+    The controller waits for such a pod before it goes on, so a broken one blocks even the way back
+    (kubernetes.io, StatefulSets, "Forced rollback").
+    """
+    meta, status = pod["metadata"], pod.get("status", {})
+    if meta.get("deletionTimestamp") or meta.get("labels", {}).get("controller-revision-hash") in (None, update_revision):
+        return ""
+    return "" if _condition(pod, "Ready") else f"not ready, phase {status.get('phase', 'unknown')}"

@@ -4,13 +4,19 @@
 """What goes into the engine from a module's parameters, and what the ledger says to people."""
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import signal
+import socket
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import InvalidInput
+from ._errors import Interrupted, InvalidInput
 from ._ledger import Ledger
 from ._plan import ref_from_key
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def read_bundle(bundle: dict | None, path: str | None) -> dict:
@@ -24,16 +30,26 @@ def read_bundle(bundle: dict | None, path: str | None) -> dict:
         raise InvalidInput(f"bundle_file {path}: {exc}") from exc
 
 
-def progress_to(path: str | None) -> t.Callable[[str], None]:
-    """A function that appends a line to `path`; one that does nothing without a path."""
-    if path is None:
-        return lambda _line: None
+def stop_on_sigterm() -> None:
+    """Makes a cancelled job, or Ctrl-C, an error like any other, so that the state before is restored. What is told to stop
+    twice goes on restoring."""
 
-    def write(line: str) -> None:
-        with open(path, "a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+    def stop(number: int, _frame: t.Any) -> None:
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(f"the run was told to stop ({signal.Signals(number).name})")
 
-    return write
+    for each in STOPPING:
+        signal.signal(each, stop)
+
+
+def who() -> str:
+    """user@host of this controller, for the ledger."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def described(cluster: Cluster, ledger: Ledger) -> dict:

@@ -29,6 +29,8 @@ from ._types import ResourceType
 LABEL_LEDGER = "genai.platform/ledger"
 LABEL_PART = "genai.platform/part"
 LABEL_COMPONENT_OF = "genai.platform/revision-of"
+# Of the journal: when its holder was last seen alive, and where it runs.
+ANNOTATION_RENEWED, ANNOTATION_HOLDER = "genai.platform/renewed", "genai.platform/holder"
 SECRET_TYPE = "genai.platform/ledger"
 PART_BYTES = 900_000  # a Secret takes 1 MiB
 SECRETS = ResourceType("", "v1", "Secret", "secrets", True)
@@ -65,8 +67,25 @@ class State:
         return next((r for r in reversed(self.releases) if r["status"] == DEPLOYED), None)
 
     @property
+    def deployed(self) -> dict:
+        """As `current`, but an error where nothing is deployed."""
+        current = self.current
+        if current is None:
+            raise InvalidInput("there is nothing to look at: nothing has been deployed here yet")
+        if not current["components"]:
+            raise InvalidInput(f"there is nothing to look at: release {current['number']} removed the platform at {current['at']}")
+        return current
+
+    @property
     def next_number(self) -> int:
         return self.releases[-1]["number"] + 1 if self.releases else 1
+
+    def one_way_since(self, target: dict, components: t.Collection[str]) -> list[str]:
+        """One-way changes of these components that were deployed after `target` and are not in it."""
+        later = [r for r in self.releases if r["status"] == DEPLOYED and r["number"] > target["number"]]
+        here = {(name, mark) for name, marks in target.get("one_way", {}).items() for mark in marks}
+        since = {(name, mark) for release in later for name, marks in release.get("one_way", {}).items() for mark in marks}
+        return [f"{name}: {mark}" for name, mark in sorted(since - here) if name in components]
 
     def find(self, to: str) -> dict:
         """The release `to` names: a number, or `previous` (the deployed one before the current, different from it)."""
@@ -101,13 +120,19 @@ class Ledger:
         """(state, journal of a run that did not end or None): one request."""
         selector = f"{LABEL_LEDGER}={self.platform},{LABEL_PART} in (state,journal)"
         found = {s["metadata"]["labels"][LABEL_PART]: s for s in self.cluster.list(SECRETS, selector, self.namespace)}
-        journal = self._payload(found["journal"]) if "journal" in found else None
+        journal = self._journal(found["journal"]) if "journal" in found else None
         if "state" not in found:
             return State(), journal
         self._state_parts = _more(found["state"])
         data = self._payload(found["state"])
         state = State(data["releases"], data["record"], data["revisions"], found["state"]["metadata"]["resourceVersion"])
         return state, journal
+
+    def _journal(self, secret: dict) -> dict:
+        meta = secret["metadata"]
+        notes = meta.get("annotations") or {}
+        seen = {"uid": meta["uid"], "version": meta["resourceVersion"], "holder": json.loads(notes.get(ANNOTATION_HOLDER, "{}"))}
+        return {**self._payload(secret), **seen, "renewed": max(meta["creationTimestamp"], notes.get(ANNOTATION_RENEWED, ""))}
 
     def manifests(self, component: str, revision: int) -> list[dict]:
         name = self._revision_name(component, revision)
@@ -150,28 +175,43 @@ class Ledger:
         self.cluster.delete(NAMESPACES, "", self.namespace)
         self._until_gone()
 
+    def forget(self) -> None:
+        """Removes this platform's ledger, and the namespace when it held no other's."""
+        secrets = self.cluster.list(SECRETS, LABEL_LEDGER, self.namespace)
+        mine = [s for s in secrets if s["metadata"]["labels"][LABEL_LEDGER] == self.platform]
+        if len(mine) == len(secrets):
+            self.remove_namespace()
+            return
+        self.cluster.each(lambda secret: self.cluster.delete(SECRETS, self.namespace, secret["metadata"]["name"]), mine)
+
     def _until_gone(self) -> None:
         self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
 
-    def open_journal(self, journal: dict) -> None:
-        """Takes the lock. Raises Busy when another run holds it."""
-        main, parts = self._secrets("journal", f"{self.platform}.journal", journal)
+    @property
+    def journal_name(self) -> str:
+        return f"{self.platform}.journal"
+
+    def open_journal(self, journal: dict, holder: dict) -> str:
+        """Writes the journal and returns its uid. Raises Busy when another run has one."""
+        main, parts = self._secrets("journal", self.journal_name, journal)
+        main["metadata"]["annotations"] = {ANNOTATION_HOLDER: json.dumps(holder)}
         for part in parts:
             self.cluster.apply(SECRETS, part, force=True)
         try:
-            self.cluster.create(SECRETS, main)
+            return self.cluster.create(SECRETS, main)["metadata"]["uid"]
         except ApiError as exc:
             if exc.status != 409:
                 raise
             holder = (self.load()[1] or {}) if exc.body.get("reason") == "AlreadyExists" else {}
             if holder.get("run") == journal["run"]:
-                return  # our own create, repeated after a lost answer
+                return holder["uid"]  # our own create, repeated after a lost answer
             raise busy(holder) from exc
 
-    def close_journal(self) -> None:
-        name = f"{self.platform}.journal"
-        secret = self.cluster.get(SECRETS, self.namespace, name)
-        self._delete_with_parts(secret)
+    def close_journal(self, uid: str) -> None:
+        """Deletes this very journal, and never another run's."""
+        secret = self.cluster.get(SECRETS, self.namespace, self.journal_name)
+        if secret and secret["metadata"]["uid"] == uid:
+            self._delete_with_parts(secret)
 
     def state_version(self) -> str:
         secret = self.cluster.get(SECRETS, self.namespace, f"{self.platform}.state")
@@ -235,7 +275,8 @@ class Ledger:
         if secret is None:
             return
         # The Secret that makes the payload real goes first: what is left behind by a kill is then only unused parts.
-        for name in [secret["metadata"]["name"], *_more(secret)]:
+        self.cluster.delete(SECRETS, self.namespace, secret["metadata"]["name"], secret["metadata"]["uid"])
+        for name in _more(secret):
             self.cluster.delete(SECRETS, self.namespace, name)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import graphlib
 import math
 import re
 import typing as t
@@ -18,23 +19,30 @@ LABEL_COMPONENT = "genai.platform/component"
 # Set by the `manifests` lookup so that an error can name the template; never sent to the cluster.
 ANNOTATION_SOURCE = "genai.platform/source"
 ANNOTATION_WAVE = "genai.platform/wave"
+# On any object of a component, with a text: what this revision does that going back does not undo.
+ANNOTATION_ONE_WAY = "genai.platform/one-way"
+# On any object, a text per line: what whoever described it knows to be wrong, for the check that says everything that is wrong.
+ANNOTATION_FINDING = "genai.platform/finding"
 # Real API servers refuse more; the margin is for what we add ourselves.
 MAX_OBJECT_BYTES = 1_500_000
 
-_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?$", re.IGNORECASE)
-_COMPONENT = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
+_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?\Z", re.IGNORECASE)
+_COMPONENT = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")
 
 WAVES: dict[str, int] = {
     **dict.fromkeys(("CustomResourceDefinition", "Namespace", "PriorityClass", "StorageClass"), 0),
     **dict.fromkeys(
         (
-            "ServiceAccount", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ConfigMap", "Secret",
+            "ServiceAccount", "Role", "ClusterRole", "ConfigMap", "Secret",
             "PersistentVolume", "PersistentVolumeClaim", "ResourceQuota", "LimitRange", "NetworkPolicy",
             "PodDisruptionBudget", "SecurityContextConstraints",
+            # Before the workloads: what a rule forbids shall fail the release that brings both.
+            "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ConstraintTemplate",
         ),
         1,
     ),
-    "Service": 2,
+    # Who may not do everything can bind only to a role that is there: what it grants is looked up.
+    **dict.fromkeys(("RoleBinding", "ClusterRoleBinding", "Service"), 2),
     **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"), 3),
 }
 LAST_WAVE = 4  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
@@ -73,6 +81,11 @@ class Desired:
     def fingerprint(self) -> str:
         return fingerprint(self.body)
 
+    @property
+    def where(self) -> str:
+        """`component (template): Kind namespace/name`, the beginning of an error about it."""
+        return f"{self.component}{f' ({self.source})' if self.source else ''}: {self.ref}"
+
 
 def prepare(bundle: dict[str, list[dict]], platform: str) -> dict[Ref, Desired]:
     """Checks the whole bundle and labels it. Raises one InvalidInput that lists everything wrong with it."""
@@ -93,11 +106,16 @@ def prepare(bundle: dict[str, list[dict]], platform: str) -> dict[Ref, Desired]:
             desired = _desired(component, manifest, platform)
             errors.extend(f"{where}: {desired.ref}: {text}" for text in _implausible(desired.body))
             if desired.ref in objects:
-                errors.append(f"{where}: {desired.ref} is in the bundle twice, first in {objects[desired.ref].component}")
+                first = objects[desired.ref]
+                errors.append(f"{where}: {desired.ref} is in the bundle twice, first in {first.where.rpartition(': ')[0]}")
             objects[desired.ref] = desired
+    for cycle in cycles(objects):
+        circle = " owned by ".join(str(ref) for ref in (*cycle, cycle[0]))
+        errors.append(f"{objects[cycle[0]].where}: metadata.ownerReferences go round in a circle: {circle}; take one of them out")
     if errors:
         raise InvalidInput("the manifests are not valid, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
-    return _leave_replicas_to_hpa(objects)
+    leave_replicas(objects, hpa_targets(item.body for item in objects.values()))
+    return objects
 
 
 def _flatten(manifests: t.Any) -> t.Iterator[t.Any]:
@@ -134,14 +152,20 @@ def _malformed(manifest: t.Any) -> str:
         value = meta.get(field)
         if value is not None and not (isinstance(value, str) and _NAME.match(value) and len(value) <= 253):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
+    problem = _not_strings(meta) or _not_json(manifest) or _misshapen(manifest)
+    return f"{Ref.of(manifest)}: {problem}" if problem else ""
+
+
+def _not_strings(meta: dict) -> str:
+    """Names the first label or annotation that is no text."""
     for field in ("labels", "annotations"):
         pairs = meta.get(field)
         if pairs is not None and not isinstance(pairs, dict):
-            return f"{manifest['kind']} {meta['name']}: metadata.{field} must be a mapping"
+            return f"metadata.{field} must be a mapping"
         for key, value in (pairs or {}).items():
             if not isinstance(value, str):
-                return f"{manifest['kind']} {meta['name']}: metadata.{field}.{key} is {value!r}, quote it: \"{value}\""
-    return _not_json(manifest)
+                return f"metadata.{field}.{key} is {value!r}, quote it: \"{value}\""
+    return ""
 
 
 def _not_json(value: t.Any, path: str = "") -> str:
@@ -161,6 +185,31 @@ def _not_json(value: t.Any, path: str = "") -> str:
     if value is None or isinstance(value, (str, int, float, bool)):
         return ""
     return f"{path} is a {type(value).__name__} ({value!r}), quote it"
+
+
+def _misshapen(manifest: dict) -> str:
+    """Names the first thing of another shape than planning relies on, before any server sees it."""
+    secret = manifest["kind"] == "Secret"
+    for field in ("spec", "data", "stringData") if secret else ("spec",):
+        if not isinstance(manifest.get(field), (dict, type(None))):
+            return f"{field} must be a mapping"
+    spec = manifest.get("spec") or {}
+    target = spec.get("scaleTargetRef") or {}
+    if manifest["kind"] == "HorizontalPodAutoscaler" and not (isinstance(target, dict) and all(isinstance(v, str) for v in target.values())):
+        return "spec.scaleTargetRef must be a mapping of strings"
+    return _misshapen_definition(spec) if manifest["kind"] == "CustomResourceDefinition" else ""
+
+
+def _misshapen_definition(spec: dict) -> str:
+    """The kinds that a CustomResourceDefinition brings have to be known before it is applied."""
+    names = spec.get("names") if isinstance(spec.get("names"), dict) else {}
+    needed = {"group": spec.get("group"), "scope": spec.get("scope"), "names.kind": names.get("kind"), "names.plural": names.get("plural")}
+    for field, value in needed.items():
+        if not (isinstance(value, str) and value):
+            return f"spec.{field} is missing; give it a non-empty string"
+    versions = spec.get("versions")
+    good = isinstance(versions, list) and all(isinstance(v, dict) and isinstance(v.get("name"), str) for v in versions)
+    return "" if good else "spec.versions must be a list of mappings with a name"
 
 
 def _desired(component: str, manifest: dict, platform: str) -> Desired:
@@ -238,6 +287,38 @@ def _not_base64(data: t.Any) -> list[str]:
     return bad
 
 
+def cycles(objects: dict[Ref, Desired]) -> list[list[Ref]]:
+    """Circles of ownerReferences inside the bundle: each object is owned by the next, the last by the first."""
+    by_name = {(ref.kind, ref.namespace, ref.name): ref for ref in objects}
+    graph = {ref: _owners(item, by_name) for ref, item in objects.items()}
+    found: list[list[Ref]] = []
+    while True:
+        try:
+            graphlib.TopologicalSorter(graph).prepare()
+            return found
+        except graphlib.CycleError as exc:
+            found.append(exc.args[1][:0:-1])  # it comes owners first, and with its first object again at the end
+            graph = {ref: owners for ref, owners in graph.items() if ref not in found[-1]}
+
+
+def _owners(item: Desired, by_name: dict[tuple[str, str, str], Ref]) -> list[Ref]:
+    """Owners of an object that are in the bundle; they live in its namespace or in none."""
+    references = item.body["metadata"].get("ownerReferences")
+    owners = [ref for ref in references if isinstance(ref, dict)] if isinstance(references, list) else []
+    keys = [(str(ref.get("kind")), space, str(ref.get("name"))) for ref in owners for space in (item.ref.namespace, "")]
+    return [by_name[key] for key in keys if key in by_name]
+
+
+def one_way(objects: t.Iterable[Desired]) -> dict[str, list[str]]:
+    """{component: [`Job ns/migrate: adds a column`]} of the one-way changes that objects declare."""
+    marks: dict[str, list[str]] = {}
+    for item in sorted(objects, key=lambda item: item.ref):
+        text = item.body["metadata"].get("annotations", {}).get(ANNOTATION_ONE_WAY)
+        if text:
+            marks.setdefault(item.component, []).append(f"{item.ref}: {text}")
+    return marks
+
+
 def hpa_targets(objects: t.Iterable[dict]) -> dict[tuple[str, str, str], int]:
     """{(namespace, kind, name): minReplicas} of the workloads that an autoscaler in `objects` owns the replicas of."""
     targets = {}
@@ -249,10 +330,8 @@ def hpa_targets(objects: t.Iterable[dict]) -> dict[tuple[str, str, str], int]:
     return targets
 
 
-def _leave_replicas_to_hpa(objects: dict[Ref, Desired]) -> dict[Ref, Desired]:
+def leave_replicas(objects: dict[Ref, Desired], targets: t.Container[tuple[str, str, str]]) -> None:
     """Drops `spec.replicas` where an autoscaler owns it: a field we never apply is a field we never fight over."""
-    targets = hpa_targets(item.body for item in objects.values())
     for ref, item in objects.items():
         if (ref.namespace, ref.kind, ref.name) in targets:
             item.body.get("spec", {}).pop("replicas", None)
-    return objects

@@ -5,26 +5,25 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
-import os
-import socket
-import time
 import typing as t
 import uuid
 
-from ._apply import Entry, Restored, apply_deletes, apply_plan, entries, restore
+from ._apply import Entry, apply_deletes, apply_plan, entries, restore
 from ._cluster import Cluster
-from ._errors import Busy, InvalidInput, PlatformError, ReleaseFailed
-from ._fields import applied_fingerprint
-from ._health import WORKLOADS, not_ready
+from ._consistency import refuse_contradictions
+from ._errors import ApiError, Busy, InvalidInput, LockLost, PlatformError, ReleaseFailed
+from ._health import WAITED, WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
-from ._manifest import LABEL_PLATFORM, Desired, Ref, prepare
-from ._plan import KEEP, UNCHANGED, Action, Plan, make_plan, record_key, ref_from_key, resolve
+from ._lock import Lock, alive
+from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
+from ._observe import observe, recorded_types
+from ._permissions import permit
+from ._plan import CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, resolve
 from ._preview import change, diff, dry_run, summary_lines
-from ._types import ResourceType, group_kind, ref_of
+from ._references import missing
+from ._types import ResourceType, group_kind
 from ._wait import Waiter
 
-JOURNAL_MARGIN = 180.0  # seconds a run may need beyond its wait: applying, restoring, a slow API server
 SETTLE_SECONDS = 60.0  # how long a restored platform is given to be ready again
 
 
@@ -41,8 +40,25 @@ class Options:
     prune_protected: bool = False
     complete: bool = False
     force: bool = False
+    allow_one_way: bool = False
+    references: bool = True
+    consistency: bool = True
     keep: int = 10
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Target:
+    """What a run is to make of the platform. `scope`: the components it speaks for; `spared`: which leftovers stay.
+
+    `references`: whether everything that its objects name has to be there. Going back must not fail for that.
+    """
+
+    desired: dict[Ref, Desired]
+    scope: set[str]
+    spared: t.Callable[[Ref], bool]
+    rolled_back_to: int | None = None
+    references: bool = False
 
 
 class Releaser:
@@ -50,6 +66,7 @@ class Releaser:
 
     def __init__(self, cluster: Cluster, ledger: Ledger, options: Options, progress: t.Callable[[str], None]) -> None:
         self.cluster, self.ledger, self.options, self.progress = cluster, ledger, options, progress
+        self.lock = Lock(cluster, ledger)
         self.run_id = uuid.uuid4().hex
         self.repaired: dict | None = None
 
@@ -58,54 +75,68 @@ class Releaser:
     def deploy(self, bundle: dict[str, list[dict]]) -> dict:
         """Makes the platform what the bundle says. Returns the module's result."""
         desired = prepare(bundle, self.options.platform)
-        self.cluster.types()  # the first request: a wrong address or an expired token ends here
-        return self._release(desired, set(bundle), self._load())
+        if self.options.consistency:
+            refuse_contradictions(desired)
+        state = self.load()
+        scope = set(bundle) | (set(state.record) if self.options.complete else set())
+        return self._release(Target(desired, scope, self._spared, references=self.options.references), state)
 
     def roll_back(self, to: str, components: list[str] | None) -> dict:
         """Returns to a kept release, whole or some components of it."""
-        self.cluster.types()
-        state = self._load()
+        state = self.load()
         target = state.find(to)
         unknown = set(components or []) - {*target["components"], *state.record}
         if unknown:
             raise InvalidInput(f"no such component in release {target['number']}: {', '.join(sorted(unknown))}")
         chosen = set(components) if components else {*target["components"], *state.record}
-        wanted = {name: rev for name, rev in target["components"].items() if name in chosen}
-        bundle = {name: self.ledger.manifests(name, rev) for name, rev in wanted.items()}
-        desired = prepare(bundle, self.options.platform)
-        return self._release(desired, chosen, state, rolled_back_to=target["number"])
+        crossed = state.one_way_since(target, chosen)
+        if crossed and not self.options.allow_one_way:
+            raise InvalidInput(
+                f"release {target['number']} lies before changes that cannot be undone by going back:\n- " + "\n- ".join(crossed)
+                + "\nUndo them by hand or restore a backup, then set allow_one_way", one_way=crossed,
+            )
+        # A return of some components is a state of its own: what came before it is what it changed.
+        number = None if components else target["number"]
+        return self._release(Target(self.described(target, chosen), chosen, self._spared, number), state)
+
+    def tear_down(self, state: State, spared: t.Callable[[Ref], bool]) -> dict:
+        """Removes everything that was released but what `spared` names. The ledger stays, so that even this can be undone."""
+        return self._release(Target({}, set(state.record), spared), state)
 
     # --- the order of work -------------------------------------------------------------------------------------------
 
-    def _release(self, desired: dict[Ref, Desired], scope: set[str], state: State, rolled_back_to: int | None = None) -> dict:
-        if self.options.complete:
-            scope = scope | set(state.record)
-        resolved = resolve(desired, self.cluster.types())
-        live = self._observe(desired, resolved, state)
-        plan = make_plan(
-            desired, resolved, live, state.record, scope, group_kind(self.cluster.types().values()),
-            self.options.prune, self.options.prune_protected,
-        )
-        vector = self._vector(desired, scope, state)
+    def _release(self, target: Target, state: State) -> dict:
+        plan = self.plan(target, state)
+        vector = self.vector(target, state)
         result = self._result(plan, state)
+        if plan.writes:
+            self.permit(plan)
         if self.options.check:
             return self._preview(plan, state, vector, result)
         if not plan.writes:
-            self._wait(plan, self.options.wait_timeout)
+            self._wait(plan)
             return self._finished(result)
-        afters = self._transact(plan, state, vector, scope, rolled_back_to)
-        result.update(release=state.releases[-1]["number"], **self._changes(plan, afters))
+        return self.carry_out(plan, state, vector, target, result)
+
+    def permit(self, plan: Plan, read: t.Iterable[ResourceType] = ()) -> None:
+        """Raises NotPermitted when the identity lacks a permission that the plan, or listing the types in `read`, needs."""
+        permit(self.cluster, plan, self.ledger.namespace, self.options.wait, read)
+
+    def carry_out(self, plan: Plan, state: State, vector: dict, target: Target, result: dict) -> dict:
+        afters = self._transact(plan, state, vector, target)
+        result.update(release=state.releases[-1]["number"], changed=True, **self._changes(plan, afters))
         return self._finished(result)
 
-    def _load(self) -> State:
+    def load(self) -> State:
         """The state, after repairing what a killed run left behind."""
+        self.cluster.types()  # the first request: a wrong address or an expired token ends here
         state, journal = self.ledger.load()
         if journal is None:
             return state
         if state.releases and state.releases[-1].get("run") == journal["run"]:
-            self._unless_checking(self.ledger.close_journal)  # it was recorded; only its last step is missing
+            self._unless_checking(lambda: self.ledger.close_journal(journal["uid"]))  # it was recorded; only its last step is missing
             return state
-        if _alive(journal):
+        if alive(journal, journal["renewed"], self.cluster.server_time):
             raise busy(journal)
         self.progress(f"repairing: the run of {journal['by']} at {journal['at']} did not end; restoring the state before it")
         self._unless_checking(lambda: self._repair(journal))
@@ -117,35 +148,78 @@ class Releaser:
             write()
 
     def _repair(self, journal: dict) -> None:
+        self.lock.take_over(journal)
         report = restore(self.cluster, [Entry(**entry) for entry in journal["entries"]], journal["at"])
         if report.errors:
-            raise ReleaseFailed("a killed run could not be undone: " + "; ".join(report.errors), restored=dataclasses.asdict(report))
-        self.ledger.close_journal()
+            self.lock.stop()
+            journal_secret = f"{self.ledger.namespace}/{self.ledger.journal_name}"
+            raise ReleaseFailed(
+                "a killed run could not be undone: " + "; ".join(report.errors) + ". Remove the cause and run again; to go on without undoing it,"
+                f" delete Secret {journal_secret}", restored=dataclasses.asdict(report),
+            )
+        self.lock.release()
 
-    def _observe(self, desired: dict[Ref, Desired], resolved: dict[Ref, tuple[ResourceType, str]], state: State) -> dict[Ref, dict]:
-        """Live objects that carry our label, one LIST per type; with force, also those we are about to take over."""
-        served = group_kind(self.cluster.types().values())
-        rtypes = {(r.group, r.kind): r for r, pending in resolved.values() if not pending}
-        for objects in state.record.values():
-            for key in objects:
-                ref = ref_from_key(key)
-                if (ref.group, ref.kind) in served:
-                    rtypes.setdefault((ref.group, ref.kind), served[ref.group, ref.kind])
-        selector = f"{LABEL_PLATFORM}={self.options.platform}"
-        lists = self.cluster.each(lambda rtype: [(ref_of(rtype, o), o) for o in self.cluster.list(rtype, selector)], rtypes.values())
-        live = {ref: obj for found in lists for ref, obj in found}
-        if self.options.force:
-            missing = [(ref, resolved[ref][0]) for ref in desired if ref not in live and not resolved[ref][1]]
-            found = self.cluster.each(lambda item: self.cluster.get(item[1], item[0].namespace, item[0].name), missing)
-            live.update({ref: obj for (ref, _rtype), obj in zip(missing, found) if obj})
-        return live
+    def described(self, release: dict, components: t.Collection[str]) -> dict[Ref, Desired]:
+        """The objects of some components as a kept release describes them."""
+        revisions = [item for item in release["components"].items() if item[0] in components]
+        manifests = self.cluster.each(lambda item: self.ledger.manifests(*item), revisions)
+        return prepare({name: found for (name, _rev), found in zip(revisions, manifests)}, self.options.platform)
 
-    def _vector(self, desired: dict[Ref, Desired], scope: set[str], state: State) -> dict[str, tuple[int, bool, list[dict]]]:
+    def plan(self, target: Target, state: State) -> Plan:
+        types = self.cluster.types()
+        resolved = resolve(target.desired, types)
+        live = self._live(target, state, resolved)
+        others = (obj for obj in live.values() if obj["metadata"].get("labels", {}).get(LABEL_COMPONENT) not in target.scope)
+        leave_replicas(target.desired, hpa_targets(others))  # those in the bundle are seen to already
+        plan = make_plan(target.desired, resolved, live, state.record, target.scope, group_kind(types.values()), target.spared)
+        if target.references:
+            self._refuse_dangling(target.desired, plan, live)
+        return plan
+
+    def _live(self, target: Target, state: State, resolved: dict[Ref, tuple[ResourceType, str]]) -> dict[Ref, dict]:
+        wanted = {ref: rtype for ref, (rtype, pending) in resolved.items() if not pending}
+        try:
+            return observe(self.cluster, self.options.platform, state.record, wanted, self.options.force)
+        except ApiError as exc:
+            if exc.status == 403:  # not only this one is to be named: all that may be needed, as if nothing were there yet
+                anew = Plan([Action(CREATE, ref, item.component, resolved[ref][0], item.wave, item) for ref, item in target.desired.items()])
+                self.permit(anew, {*wanted.values(), *recorded_types(self.cluster, state.record).values()})
+            raise
+
+    def _refuse_dangling(self, desired: dict[Ref, Desired], plan: Plan, live: dict[Ref, dict]) -> None:
+        """Raises one InvalidInput that lists what objects to be written name and what will not be there."""
+        leaving = {action.ref for action in plan.actions if action.verb == DELETE}
+        written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
+        needs = [need for need in missing(desired) if need.ref in leaving or (need.by.ref in written and need.ref not in live)]
+        unknown = {need.ref for need in needs} - leaving
+        absent = {ref for ref, found in zip(unknown, self.cluster.each(self._exists, unknown)) if not found}
+        errors = [
+            f"{need}, which {'this release removes' if need.ref in leaving else 'is neither in the bundle nor in the cluster'};"
+            " fix the name, add it, or mark it optional"
+            for need in needs if need.ref in leaving | absent
+        ]
+        if errors:
+            raise InvalidInput("the manifests name objects that are missing, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
+
+    def _exists(self, ref: Ref) -> bool:
+        """Whether an object is in the cluster; yes where we may not look."""
+        rtype = group_kind(self.cluster.types().values()).get((ref.group, ref.kind))
+        try:
+            return rtype is not None and self.cluster.get(rtype, ref.namespace, ref.name) is not None
+        except ApiError as exc:
+            if exc.status == 403:
+                return True
+            raise
+
+    def _spared(self, ref: Ref) -> bool:
+        return not self.options.prune or (ref.kind in PROTECTED and not self.options.prune_protected)
+
+    def vector(self, target: Target, state: State) -> dict[str, tuple[int, bool, list[dict]]]:
         """{component: (revision, whether it is new, manifests)} of the components in scope that have manifests."""
         bodies: dict[str, list[dict]] = {}
-        for ref, item in sorted(desired.items()):
+        for ref, item in sorted(target.desired.items()):
             bodies.setdefault(item.component, []).append(item.body)
-        return {name: (*state.revision_for(name, manifests), manifests) for name, manifests in bodies.items() if name in scope}
+        return {name: (*state.revision_for(name, manifests), manifests) for name, manifests in bodies.items() if name in target.scope}
 
     # --- preview -----------------------------------------------------------------------------------------------------
 
@@ -165,64 +239,63 @@ class Releaser:
 
     # --- the transaction ---------------------------------------------------------------------------------------------
 
-    def _transact(
-        self, plan: Plan, state: State, vector: dict, scope: set[str], rolled_back_to: int | None
-    ) -> dict[Action, dict]:
+    def _transact(self, plan: Plan, state: State, vector: dict, target: Target) -> dict[Action, dict]:
         for action in plan.writes:
             action.forced = self.options.force
         created = self.ledger.ensure_namespace()
         started, journal = self.cluster.server_time, entries(plan)
-        self.ledger.open_journal(self._journal(started, journal))
+        self.lock.acquire(self._journal(started, journal))
         if self.ledger.state_version() != state.resource_version:
-            self.ledger.close_journal()
+            self.lock.release()
             raise Busy("another run changed this platform while this one was planning. Nothing was written; run again")
-        release = self._entry(state, started, rolled_back_to)
+        release = self._entry(state, started, target)
         try:
-            afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress)
-            self._wait(plan, self.options.wait_timeout)
-            apply_deletes(self.cluster, plan)
-            self._record(plan, afters, state, vector, scope, release)
+            afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
+            self._wait(plan)
+            apply_deletes(self.cluster, plan, self.progress, self.lock.check)
+            self.lock.check()
+            self._record(plan, afters, state, vector, target.scope, release)
+        except LockLost:
+            self.lock.stop()  # the run that took over has restored, or will
+            raise
         except BaseException as exc:
             raise self._undo(exc, plan, journal, started, state, release, created) from exc
-        self.ledger.close_journal()
+        try:
+            self.lock.release()
+        except PlatformError as exc:  # it is recorded, and the next run removes the journal of a recorded run
+            self.progress(f"the release is done; its journal could not be removed: {exc.message}")
         return afters
 
     def _journal(self, started: str, journal: list[Entry]) -> dict:
-        return {
-            "run": self.run_id,
-            "by": self.options.facts["by"],
-            "at": started,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "expires": time.time() + self.options.wait_timeout + JOURNAL_MARGIN,
-            "entries": [dataclasses.asdict(entry) for entry in journal],
-        }
+        lines = [dataclasses.asdict(entry) for entry in journal]
+        return {"run": self.run_id, "by": self.options.facts["by"], "at": started, "entries": lines}
 
-    def _entry(self, state: State, started: str, rolled_back_to: int | None) -> dict:
+    def _entry(self, state: State, started: str, target: Target) -> dict:
         entry = {"number": state.next_number, "status": DEPLOYED, "at": started, "run": self.run_id, **self.options.facts}
-        return {**entry, "rolled_back_to": rolled_back_to} if rolled_back_to else entry
+        return {**entry, "rolled_back_to": target.rolled_back_to} if target.rolled_back_to else entry
 
-    def _wait(self, plan: Plan, timeout: float) -> None:
+    def _wait(self, plan: Plan) -> None:
         if self.options.wait:
-            wanted = {a.ref: a.rtype for a in plan.actions if a.desired and a.ref.kind in WORKLOADS and not _settled(a)}
-            Waiter(self.cluster, wanted, self.options.platform, self.progress).run(timeout)
+            wanted = {a.ref: a.rtype for a in plan.actions if a.desired and a.ref.kind in WAITED and not _settled(a)}
+            Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True).run(self.options.wait_timeout)
 
     def _record(
         self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict
     ) -> None:
-        for name, (revision, new, manifests) in vector.items():
-            if new:
-                self.ledger.save_revision(name, revision, manifests)
-        before = state.current["components"] if state.current else {}
-        outside = {name: revision for name, revision in before.items() if name not in scope}
-        release["components"] = {**outside, **{name: revision for name, (revision, _new, _m) in vector.items()}}
+        fresh = [(name, revision, manifests) for name, (revision, new, manifests) in vector.items() if new]
+        self.cluster.each(lambda item: self.ledger.save_revision(*item), fresh)
+        current = state.current or {"components": {}}
+        for field, values in (
+            ("components", {name: revision for name, (revision, _new, _m) in vector.items()}),
+            ("one_way", one_way(action.desired for action in plan.actions if action.desired)),
+        ):
+            outside = {name: value for name, value in current.get(field, {}).items() if name not in scope}
+            release[field] = {**outside, **values}
         release["changes"] = plan.summary()
-        after = State([*state.releases, release], {**state.record, **_recorded(plan, afters, state, scope)}, state.revisions)
-        for name, (revision, new, manifests) in vector.items():
-            if new:
-                number_prints = {str(revision): after.revision_print(manifests)}
-                after.revisions = {**after.revisions, name: {**after.revisions.get(name, {}), **number_prints}}
-        after.record = {name: objects for name, objects in after.record.items() if objects}
+        after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, scope)), state.revisions)
+        for name, revision, manifests in fresh:
+            prints = {**after.revisions.get(name, {}), str(revision): after.revision_print(manifests)}
+            after.revisions = {**after.revisions, name: prints}
         self.ledger.save(after, self.options.keep)
         state.releases, state.record, state.revisions = after.releases, after.record, after.revisions
 
@@ -232,12 +305,16 @@ class Releaser:
         """Puts everything back and says so; the error to raise."""
         why = exc.message if isinstance(exc, PlatformError) else f"{type(exc).__name__}: {exc}"
         self.progress("failed, restoring the state before")
+        crossed = [mark for marks in one_way(a.desired for a in plan.writes if a.desired).values() for mark in marks]
         report = restore(self.cluster, journal, started)
         settled = "" if report.errors else self._settle(plan)
+        self.lock.stop()
         if not report.errors:
             self._record_failure(state, release, why, created)
         facts = exc.facts if isinstance(exc, PlatformError) else {}
-        outcome = _outcome(report, settled)
+        outcome = report.outcome(settled)
+        if crossed:
+            outcome += " It may have carried out changes that cannot be undone: " + "; ".join(crossed) + "."
         return ReleaseFailed(
             f"release {release['number']} failed. {outcome}\n{why}", restored=dataclasses.asdict(report),
             problems=facts.get("problems", []), requests=dict(self.cluster.requests),
@@ -247,7 +324,7 @@ class Releaser:
         """Waits until the workloads that were there before are ready again; '' when they are, else what is not."""
         wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
         try:
-            Waiter(self.cluster, wanted, self.options.platform, self.progress).run(SETTLE_SECONDS)
+            Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True).run(SETTLE_SECONDS)
         except PlatformError as exc:
             return exc.message
         return ""
@@ -259,7 +336,7 @@ class Releaser:
         failure = {**release, "status": FAILED, "error": why.splitlines()[0], "components": {}}
         state.releases = [*state.releases, failure]
         self.ledger.save(state, self.options.keep)
-        self.ledger.close_journal()
+        self.lock.release()
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -290,42 +367,4 @@ class Releaser:
 
 
 def _settled(action: Action) -> bool:
-    return action.verb == UNCHANGED and action.live is not None and not not_ready(action.live)
-
-
-def _recorded(plan: Plan, afters: dict[Action, dict], state: State, scope: set[str]) -> dict:
-    """The record of the components in scope after the plan: fingerprints of what was applied, old ones of what was not."""
-    known = {key: prints for objects in state.record.values() for key, prints in objects.items()}
-    record: dict[str, dict[str, list[str]]] = {name: {} for name in scope}
-    for action in plan.actions:
-        key, after = record_key(action.ref), afters.get(action)
-        if after is not None and action.desired:
-            record[action.component][key] = [action.desired.fingerprint, applied_fingerprint(after)]
-        elif action.verb in (UNCHANGED, KEEP) and key in known:
-            record[action.component][key] = known[key]
-    return record
-
-
-def _alive(journal: dict) -> bool:
-    """Whether the run that wrote this journal may still be writing. On its own host that can be looked up."""
-    gone = journal.get("host") == socket.gethostname() and os.path.isdir("/proc") and not os.path.exists(f"/proc/{journal['pid']}")
-    return not gone and time.time() < journal.get("expires", 0)
-
-
-def _outcome(report: Restored, unsettled: str) -> str:
-    done = f"{len(report.back)} objects put back, {len(report.removed)} removed"
-    kept = f", {len(report.kept)} kept because they hold data" if report.kept else ""
-    if report.errors:
-        return f"NOT everything could be restored ({done}{kept}); the next run tries again: " + "; ".join(report.errors)
-    if unsettled:
-        return f"The state before is restored ({done}{kept}), but it is not ready yet: {unsettled}"
-    return f"The state before is restored ({done}{kept})."
-
-
-def who() -> str:
-    """user@host of this controller, for the ledger."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return action.verb == UNCHANGED and (action.live is None or not not_ready(action.live))

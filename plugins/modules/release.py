@@ -15,6 +15,8 @@ description:
   - Order of work. Validate everything, observe the cluster with one list request per kind, plan, write a journal of
     before-images, apply in waves by server-side apply, wait by watch, prune what the ledger owns and the bundle no longer
     has, record the release.
+  - Asks before the first write whether the identity used may do all that the plan, and undoing it, needs. One error names every
+    permission that is missing.
   - When anything fails after the first write, the state before is restored. Changed objects get their fields back, new
     objects go, claims and namespaces that hold data stay.
   - A run that was killed leaves its journal; the next run restores the state before it and then goes on.
@@ -23,8 +25,10 @@ options:
     description:
       - V(present) deploys O(bundle).
       - V(rolled_back) returns to release O(to) from the ledger, as a new release.
+      - V(absent) removes everything the ledger owns, in reverse order, and waits until it is gone. Namespaces that hold claims or
+        workloads of others stay, and so does the ledger, so that a rollback can bring the platform back.
     type: str
-    choices: [present, rolled_back]
+    choices: [present, rolled_back, absent]
     default: present
   bundle:
     description:
@@ -50,6 +54,22 @@ options:
       - With O(state=rolled_back), return only these components. All of them when not given.
     type: list
     elements: str
+  allow_one_way:
+    description:
+      - With O(state=rolled_back), go back past changes that components declared as one-way, such as a database migration.
+      - An object declares one by the annotation C(genai.platform/one-way), whose text says what cannot be undone.
+    type: bool
+    default: false
+  data:
+    description:
+      - With O(state=absent), also remove PersistentVolumeClaims and PersistentVolumes, and with them what they hold.
+    type: bool
+    default: false
+  forget:
+    description:
+      - With O(state=absent), also remove the ledger, unless something was kept. There is no way back after that.
+    type: bool
+    default: false
   prune:
     description:
       - Delete objects that the ledger says were released by these components and that the bundle no longer has.
@@ -65,35 +85,32 @@ options:
       - Take over fields that another field manager owns. Without it such a conflict is an error that names the manager.
     type: bool
     default: false
+  references:
+    description:
+      - Before the first write, look for what the objects to be written name and the bundle has not. ConfigMaps, Secrets, claims, service
+        accounts, roles, Services of an Ingress and targets of an autoscaler that are neither in the bundle nor in the cluster are an error.
+      - Switch it off where something else makes them later, such as the Secrets of cert-manager. An C(optional) reference is never missed.
+      - A rollback does not look.
+    type: bool
+    default: true
+  consistency:
+    description:
+      - Before the first write, compare the objects of the bundle with each other. A ResourceQuota that is smaller than what the workloads of
+        its namespace need at least, a pod that the Pod Security level of its Namespace forbids, and a flow of the role C(namespaces) that
+        names an unknown component are one error that lists all of them.
+      - Quotas and levels that are only in the cluster are not looked at, and neither are they by a rollback.
+    type: bool
+    default: true
   wait:
     description:
       - Wait until every workload of the bundle is ready. Ends early on what cannot get better, with events and log lines.
     type: bool
     default: true
-  wait_timeout:
-    description:
-      - Seconds to wait.
-    type: int
-    default: 600
-  keep:
-    description:
-      - Number of releases to keep in the ledger.
-    type: int
-    default: 10
-  workers:
-    description:
-      - Number of requests under way at a time.
-    type: int
-    default: 16
   why:
     description:
       - Reason for the release, kept in the ledger.
     type: str
     default: ''
-  by:
-    description:
-      - Who makes the release, kept in the ledger. The user and host that run the module when not given.
-    type: str
   commit:
     description:
       - Source revision of the platform's description, kept in the ledger.
@@ -104,13 +121,11 @@ options:
       - Inventory profile, kept in the ledger.
     type: str
     default: ''
-  progress_file:
-    description:
-      - File that progress lines are appended to while the module works. The action plugin reads it and prints them.
-    type: path
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
   - genai.platform.platform
+  - genai.platform.platform.working
+  - genai.platform.platform.recording
   - genai.platform.platform.attributes
 seealso:
   - module: genai.platform.release_info
@@ -136,6 +151,10 @@ EXAMPLES = r"""
 - name: Undo the last release
   genai.platform.release:
     state: rolled_back
+
+- name: Remove the platform, keep its data
+  genai.platform.release:
+    state: absent
 
 - name: Return one component to what it was in release 7
   genai.platform.release:
@@ -180,7 +199,7 @@ repaired:
   returned: success
   type: dict
 kept:
-  description: Objects no longer described that are kept because they hold data.
+  description: Objects no longer described that are kept, most of them because they hold data.
   returned: success
   type: list
   elements: str
@@ -206,58 +225,65 @@ restored:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, connect, run
-from ansible_collections.genai.platform.plugins.module_utils._input import progress_to, read_bundle
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser, who
+from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle, stop_on_sigterm, who
+from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
 
 OPTIONS = {
-    "state": {"type": "str", "choices": ["present", "rolled_back"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
     "bundle": {"type": "dict"},
     "bundle_file": {"type": "path"},
     "complete": {"type": "bool", "default": False},
     "to": {"type": "str", "default": "previous"},
     "components": {"type": "list", "elements": "str"},
+    "allow_one_way": {"type": "bool", "default": False},
+    "data": {"type": "bool", "default": False},
+    "forget": {"type": "bool", "default": False},
     "prune": {"type": "bool", "default": True},
     "prune_protected": {"type": "bool", "default": False},
     "force_conflicts": {"type": "bool", "default": False},
+    "references": {"type": "bool", "default": True},
+    "consistency": {"type": "bool", "default": True},
     "wait": {"type": "bool", "default": True},
-    "wait_timeout": {"type": "int", "default": 600},
-    "keep": {"type": "int", "default": 10},
-    "workers": {"type": "int", "default": 16},
     "why": {"type": "str", "default": ""},
-    "by": {"type": "str"},
     "commit": {"type": "str", "default": ""},
     "profile": {"type": "str", "default": ""},
-    "progress_file": {"type": "path"},
 }
+# Parameters that mean the same in the engine.
+FLAGS = ("allow_one_way", "references", "consistency", "wait", "wait_timeout", "prune", "prune_protected", "complete", "keep")
 
 
-def release(module: AnsibleModule) -> dict:
-    params = module.params
+def release(call: Call) -> dict:
+    params = call.params
     cluster, ledger = connect(params, params["workers"])
     facts = {"by": params["by"] or who(), **{name: params[name] for name in ("why", "commit", "profile")}}
     options = Options(
         platform=params["platform"],
-        check=module.check_mode,
-        diff=module._diff,
+        check=call.check_mode,
+        diff=call.diff,
         force=params["force_conflicts"],
         facts=facts,
-        **{name: params[name] for name in ("wait", "wait_timeout", "prune", "prune_protected", "complete", "keep")},
+        **{name: params[name] for name in FLAGS},
     )
-    releaser = Releaser(cluster, ledger, options, progress_to(params["progress_file"]))
+    releaser = Releaser(cluster, ledger, options, call.progress)
+    stop_on_sigterm()
     if params["state"] == "rolled_back":
         return releaser.roll_back(params["to"], params["components"])
+    if params["state"] == "absent":
+        return teardown(releaser, params["data"], params["forget"])
     return releaser.deploy(read_bundle(params["bundle"], params["bundle_file"]))
 
 
+MODULE = Module(
+    release,
+    {**CONNECTION, **PLATFORM, **WORKING, **RECORDING, **OPTIONS},
+    {"mutually_exclusive": [("bundle", "bundle_file")], "required_if": [("state", "present", ("bundle", "bundle_file"), True)]},
+)
+
+
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={**CONNECTION, **PLATFORM, **OPTIONS},
-        mutually_exclusive=[("bundle", "bundle_file")],
-        required_if=[("state", "present", ("bundle", "bundle_file"), True)],
-        supports_check_mode=True,
-    )
-    run(module, lambda: release(module))
+    MODULE.main(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

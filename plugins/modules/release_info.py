@@ -71,13 +71,14 @@ server_version:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, connect, run
+from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils._input import described
+
+MODULE = Module(lambda call: described(*connect(call.params)), {**CONNECTION, **PLATFORM})
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={**CONNECTION, **PLATFORM}, supports_check_mode=True)
-    run(module, lambda: described(*connect(module.params)))
+    MODULE.main(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import json
 import cluster
 
 
-def test_preview_on_an_empty_cluster(figure):
+def test_preview_on_an_empty_cluster(tmp_path, figure):
     assert cluster.ours() == set(), "this test needs a cluster that nothing was deployed to"
     before, audit = cluster.versions(), cluster.Audit()
-    run = cluster.play("site.yml", "--check", "--diff")
+    report = tmp_path / "plan.json"
+    run = cluster.play("site.yml", "--check", "--diff", "-e", f"report={report}")
     assert run.code == 0, run.output
     announced = _announced(run.output)
+    assert _reported(json.loads(report.read_text(encoding="utf-8"))) == announced, "machines are told what people are told"
     assert len(announced) > 10
     for name in announced:
         assert name in run.output, f"{name} is not shown to people"
@@ -31,3 +33,8 @@ def _announced(output: str) -> set[str]:
     diffs = {line.split(": ", 2)[2].split(" (pending")[0] for line in output.splitlines() if line.startswith("+++ after: ")}
     ledger = {line.split("ledger: ", 1)[1].strip(" '\"") for line in output.splitlines() if "ledger: " in line}
     return diffs | ledger
+
+
+def _reported(plan: dict) -> set[str]:
+    changes = {f"{c['kind']} {c['namespace']}{'/' if c['namespace'] else ''}{c['name']}" for c in plan["changes"]}
+    return changes | set(plan["ledger"])

@@ -58,7 +58,7 @@ def test_rollback_brings_version_1_back_spec_for_spec(first, figure):
 
 BAD = [
     # A real pull from a port where nothing listens, so that it is refused at once.
-    ("image that cannot be pulled", "inference_app_image=127.0.0.1:1/absent:1.0", ["ErrImagePull", "Pod inference/inference-"], []),
+    ("image that cannot be pulled", "inference_app_image=genai-platform/absent:1.0", ["ErrImagePull", "Pod inference/inference-"], []),
     ("pods that crash", "inference_app_max_batch_size=0", ["CrashLoopBackOff", "Pod inference/inference-"], ["log: ", "GENAI_MAX_BATCH_SIZE"]),
 ]
 

@@ -84,6 +84,11 @@ SITE = [
         {"inference_app_autoscaling": {"enabled": False}, "inference_app_replicas": -1},
         ["deployment.yaml.j2", "Deployment inference/inference", "spec.replicas is -1", "at least 0"],
     ),
+    (
+        "a quota too small and a flow from nobody, both at once",
+        {"namespaces_flows": [{"from": "ingres", "to": "inference_app"}], "inference_app_resources": {"requests": {"cpu": "3", "memory": "1Gi"}}},
+        ["'ingres', which is no component; did you mean ingress?", "spec.hard.requests.cpu is 4", "need 6 (Deployment inference 6)"],
+    ),
 ]
 
 

@@ -12,9 +12,11 @@ import kubernetes_validate
 
 KUBERNETES = "1.34"
 
-# Kinds that no published Kubernetes schema describes, each with the reason why it goes without.
+# APIs that no published Kubernetes schema describes, each with the reason why it goes without.
 NO_SCHEMA = {
-    ("route.openshift.io/v1", "Route"): "an API of OpenShift's own; its references are checked as those of every other object",
+    "route.openshift.io/v1": "an API of OpenShift's own; its references are checked as those of every other object",
+    "templates.gatekeeper.sh/v1": "Gatekeeper's; `make manifests` has its own gator read it",
+    "constraints.gatekeeper.sh/v1beta1": "made by Gatekeeper from the templates; gator reads them too",
 }
 
 Manifests = t.Sequence[dict]
@@ -74,7 +76,7 @@ def schema(manifests: Manifests) -> list[str]:
     """Strict: a field that the API does not have is a problem too."""
     problems = []
     for manifest in manifests:
-        if (manifest["apiVersion"], manifest["kind"]) in NO_SCHEMA:
+        if manifest["apiVersion"] in NO_SCHEMA:
             continue
         try:
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)

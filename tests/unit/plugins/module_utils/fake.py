@@ -18,6 +18,7 @@ TYPES = [
     ResourceType("", "v1", "Service", "services", True),
     ResourceType("", "v1", "Namespace", "namespaces", False),
     ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True),
+    ResourceType("", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False),
 ]
 
 
@@ -35,6 +36,7 @@ class FakeCluster:
         self.writes: list[str] = []
         self.fail_at: int | None = None  # index of the write that fails
         self.failure: Exception = ApiError("refused by an admission webhook", 400)
+        self.allowed = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
         self._version = itertools.count(1)
         self._now = itertools.count(10)
 
@@ -78,6 +80,16 @@ class FakeCluster:
             self.objects[ref] = new
         return copy.deepcopy(new)
 
+    def patch(self, rtype, namespace, name, body):
+        """Merge patch of annotations: all that the lock needs."""
+        ref, asked = Ref(rtype.group, rtype.kind, namespace, name), body["metadata"]
+        meta = self.objects[ref]["metadata"] if ref in self.objects else {}
+        if any(meta.get(field) != asked[field] for field in ("uid", "resourceVersion") if field in asked):
+            raise ApiError("not there, or another", 409)
+        meta.setdefault("annotations", {}).update(asked["annotations"])
+        meta["resourceVersion"] = str(next(self._version))
+        return copy.deepcopy(self.objects[ref])
+
     def create(self, rtype, body):
         if Ref.of(body) in self.objects:
             raise ApiError("already exists", 409, {"reason": "AlreadyExists"})
@@ -89,6 +101,12 @@ class FakeCluster:
         if rtype.kind == "Namespace":
             self.objects = {r: o for r, o in self.objects.items() if r.namespace != name}
         return self.objects.pop(ref, None) is not None
+
+    def rules(self, namespace):
+        return self.allowed
+
+    def may(self, *need):
+        return False
 
     def gone(self, objects, seconds=0):
         return []

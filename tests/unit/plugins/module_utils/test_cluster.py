@@ -136,6 +136,22 @@ def test_nobody_there_is_said_at_once(server, cluster):
     assert naps == []
 
 
+def test_a_controller_that_was_faster_is_no_refusal(server, cluster):
+    faster = "Operation cannot be fulfilled on resourcequotas: please apply your changes to the latest version and try again"
+    server.script = [status(409, faster, reason="Conflict"), (200, {}, {"ok": True})]
+    assert cluster.request("PATCH", "/x", body={}) == {"ok": True}
+
+
+def test_a_role_made_just_now_is_seen_a_moment_later(server, cluster):
+    unseen = status(404, 'rolebindings.rbac.authorization.k8s.io "reader" not found', reason="NotFound")
+    server.script = [unseen, (200, {}, {"ok": True})]
+    assert cluster.request("PATCH", "/x", body={}) == {"ok": True}
+    for method, query in (("PATCH", {"dryRun": "All"}), ("GET", {})):
+        server.script = [unseen]
+        with pytest.raises(ApiError, match="not found"):
+            cluster.request(method, "/x", query)
+
+
 def test_a_cut_in_mid_conversation_is_retried(server, cluster):
     server.script = [(200, {}, {}), (200, {"Content-Length": "999", "Connection": "close"}, {}), (200, {}, {"ok": True})]
     cluster.request("GET", "/x")

@@ -117,6 +117,8 @@ def test_forced_before_image_also_holds_what_is_taken_from_others():
 def test_set_and_position_elements():
     assert fields.project(["a", "b", "c"], {'v:"c"': {}, 'v:"a"': {}, 'v:"gone"': {}}) == ["a", "c"]
     assert fields.project(["a", "b"], {"i:1": {}}) == ["b"]
+    owners = [{"uid": "1", "kind": "Job", "name": "a"}, {"uid": "2", "kind": "Job", "name": "b"}]
+    assert fields.project(owners, {'k:{"uid":"2"}': {}}) == owners[1:], "an item that is owned as a whole"
 
 
 def scaled(replicas, *managers):

@@ -26,6 +26,8 @@ def workload(kind, replicas=2, generation=1, **status):
         (workload("Job"), "not complete"),
         (workload("Job", conditions=[{"type": "Complete", "status": "True"}]), ""),
         ({"kind": "CustomResourceDefinition", "metadata": {}}, "not established"),
+        ({"kind": "ConstraintTemplate", "metadata": {}}, "not taken up by Gatekeeper"),
+        ({"kind": "ConstraintTemplate", "metadata": {}, "status": {"created": True}}, ""),
         ({"kind": "ConfigMap", "metadata": {}}, ""),
     ],
 )
@@ -39,26 +41,93 @@ def container(reason, message="", **last):
 
 
 @pytest.mark.parametrize(
-    ("pod", "reason", "patience", "crashed"),
+    ("pod", "reason", "patience", "log"),
     [
-        (container("ImagePullBackOff"), "ImagePullBackOff", 0, False),
-        (container("ErrImagePull"), "ErrImagePull", 3, False),
-        (container("InvalidImageName"), "InvalidImageName", 0, False),
-        (container("CreateContainerConfigError"), "CreateContainerConfigError", 5, False),
-        (container("CrashLoopBackOff", terminated={"exitCode": 3}), "CrashLoopBackOff", 0, True),
-        (container("CrashLoopBackOff", terminated={"exitCode": 137, "reason": "OOMKilled"}), "OOMKilled", 0, True),
-        ({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes"}]}}, "Unschedulable", 10, False),
+        (container("ImagePullBackOff"), "ImagePullBackOff", 0, ""),
+        (container("ErrImagePull"), "ErrImagePull", 3, ""),
+        (container("InvalidImageName"), "InvalidImageName", 0, ""),
+        (container("CreateContainerConfigError"), "CreateContainerConfigError", 5, ""),
+        (container("CrashLoopBackOff", terminated={"exitCode": 3}), "CrashLoopBackOff", 0, "previous"),
+        (container("CrashLoopBackOff", terminated={"exitCode": 137, "reason": "OOMKilled"}), "OOMKilled", 0, "previous"),
+        ({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes"}]}}, "Unschedulable", 10, ""),
     ],
 )
-def test_hopeless_pods(pod, reason, patience, crashed):
+def test_hopeless_pods(pod, reason, patience, log):
     problem = health.pod_problem(pod)
-    assert (problem.reason, problem.patience, problem.crashed) == (reason, patience, crashed)
+    assert (problem.reason, problem.patience, problem.log) == (reason, patience, log)
     assert problem.hint
 
 
-@pytest.mark.parametrize("pod", [{}, {"status": {}}, container("ContainerCreating"), container("PodInitializing")])
+@pytest.mark.parametrize("pod", [{}, {"status": {}}])
 def test_pods_that_may_still_come_up(pod):
     assert health.pod_problem(pod) is None
+
+
+def event(reason, message=""):
+    return {"type": "Warning", "reason": reason, "message": message}
+
+
+def unready(started=True, **probe):
+    container = {"name": "c", "started": started, "ready": False, "state": {"running": {}}}
+    return {"spec": {"containers": [{"name": "c", "readinessProbe": probe}]}, "status": {"containerStatuses": [container]}}
+
+
+def claim(phase):
+    return {"kind": "PersistentVolumeClaim", "metadata": {}, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(
+    ("problem", "events", "said"),
+    [
+        (health.pod_problem(container("ContainerCreating")), [], None),
+        (health.pod_problem(container("ContainerCreating")), [event("FailedMount", "timed out waiting")], None),
+        (health.pod_problem(container("ContainerCreating")), [event("FailedMount", 'secret "x" not found')], 'secret "x" not found'),
+        (health.pod_problem(container("ContainerCreating")), [event("FailedMount", "not found"), event("Pulling")], None),
+        (health.pod_problem(unready(periodSeconds=1)), [], None),
+        (health.pod_problem(unready(periodSeconds=1)), [event("Unhealthy", "HTTP 500")], "HTTP 500"),
+        (health.stuck(workload("StatefulSet", replicas=1)), [event("FailedCreate", "exceeded quota: q")], "exceeded quota: q"),
+        (health.stuck(workload("StatefulSet", replicas=1)), [event("FailedCreate", "x"), event("SuccessfulCreate")], None),
+        (health.stuck(workload("Job")), [event("FailedCreate", "violates PodSecurity")], "violates PodSecurity"),
+        (health.stuck(claim("Pending")), [event("ProvisioningFailed", 'class "x" not found')], 'class "x" not found'),
+        (health.stuck(claim("Pending")), [event("WaitForFirstConsumer")], None),
+        (health.stuck(claim("Lost")), [], "its volume is gone"),
+    ],
+)
+def test_a_suspicion_counts_when_the_newest_event_bears_it_out(problem, events, said):
+    confirmed = problem.confirmed(events)
+    assert (confirmed and confirmed.message) == said
+    assert confirmed is None or confirmed.hint
+
+
+@pytest.mark.parametrize("obj", [claim("Bound"), workload("StatefulSet", replicas=1), workload("ConfigMap")])
+def test_nothing_to_suspect(obj):
+    obj["status"]["replicas"] = 1
+    assert health.stuck(obj) is None
+
+
+def test_a_probe_has_three_times_what_it_allows_itself_and_a_slow_start_its_own_probe():
+    assert health.pod_problem(unready(initialDelaySeconds=5, periodSeconds=2, failureThreshold=4)).patience == 39
+    assert health.pod_problem(unready(periodSeconds=1)).patience == 10
+    assert health.pod_problem(unready(started=False, periodSeconds=1)) is None
+
+
+def test_the_scheduler_is_quoted_with_the_resource_that_is_short():
+    message = "0/3 nodes are available: 1 Insufficient cpu, 3 Insufficient nvidia.com/gpu. preemption: no victims"
+    pod = {"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": message}]}}
+    assert "no node has enough cpu and nvidia.com/gpu free" in health.pod_problem(pod).hint
+
+
+@pytest.mark.parametrize(
+    ("revision", "ready", "blocks"), [("old", "False", True), ("old", "True", False), ("new", "False", False), (None, "False", False)]
+)
+def test_a_broken_pod_of_another_revision_blocks_a_statefulset(revision, ready, blocks):
+    labels = {"controller-revision-hash": revision} if revision else {}
+    pod = {"metadata": {"labels": labels}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}
+    assert bool(health.overtaken(pod, "new")) is blocks
+
+
+def test_what_is_being_deleted_is_not_ready():
+    assert health.not_ready({"kind": "ConfigMap", "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}) == "being deleted"
 
 
 def test_init_containers_count():
@@ -71,6 +140,7 @@ def test_init_containers_count():
     [
         ({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}, "raise the namespace's quota"),
         ({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "violates PodSecurity"}, "securityContext"),
+        ({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "failed calling webhook"}, "webhook's service"),
         ({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}, "no progress"),
     ],
 )

@@ -17,6 +17,8 @@ TYPES = {
         ResourceType("apps", "v1", "Deployment", "deployments", True),
         ResourceType("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True),
         ResourceType("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False),
+        ResourceType("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False),
+        ResourceType("templates.gatekeeper.sh", "v1", "ConstraintTemplate", "constrainttemplates", False),
     )
 }
 OWNED = {(t.group, t.kind): t for t in TYPES.values()}
@@ -93,10 +95,11 @@ def test_lost_record_means_apply_again_not_prune():
 def test_prune_is_for_the_scope_and_spares_what_holds_data():
     live, record = after(BUNDLE)
     assert verbs(plan({"app": []}, live, record)) == {"ConfigMap ns/one": "delete", "PersistentVolumeClaim ns/disk": "keep"}
-    assert verbs(plan({"app": []}, live, record, prune=False)) == {}
-    told = plan({"app": []}, live, record, scope={"app", "base"}, prune_protected=True)
+    assert verbs(plan({"app": []}, live, record, spared=lambda ref: True)) == {"ConfigMap ns/one": "keep", "PersistentVolumeClaim ns/disk": "keep"}
+    told = plan({"app": []}, live, record, scope={"app", "base"}, spared=lambda ref: False)
     assert verbs(told) == {"ConfigMap ns/one": "delete", "PersistentVolumeClaim ns/disk": "delete", "Namespace ns": "delete"}
-    assert [a.ref.kind for a in told.deletes()][-1] == "Namespace", "a Namespace goes last"
+    kinds = [[a.ref.kind for a in batch] for batch in told.deletes()]
+    assert kinds == [["ConfigMap"], ["PersistentVolumeClaim"], ["Namespace"]], "data late, its Namespace last"
 
 
 def test_an_object_that_moved_to_another_component_is_not_pruned():
@@ -132,6 +135,21 @@ def test_a_custom_resource_whose_definition_comes_along_is_pending():
     result = plan({"app": [obj("Thing", "t", api="example.com/v1"), CRD]})
     (thing,) = [a for a in result.actions if a.ref.kind == "Thing"]
     assert "CustomResourceDefinition" in thing.pending and thing.rtype.plural == "things"
+
+
+def test_a_constraint_whose_template_comes_along_is_pending():
+    template = obj("ConstraintTemplate", "genaiowner", None, "templates.gatekeeper.sh/v1", spec={"crd": {"spec": {"names": {"kind": "GenaiOwner"}}}})
+    constraint = obj("GenaiOwner", "genai", None, "constraints.gatekeeper.sh/v1beta1")
+    result = plan({"policy": [constraint, template]})
+    (found,) = [a for a in result.actions if a.ref.kind == "GenaiOwner"]
+    assert found.pending and (found.rtype.plural, found.rtype.namespaced) == ("genaiowner", False)
+    assert [a.ref.kind for wave in result.waves() for a in wave] == ["ConstraintTemplate", "GenaiOwner"]
+
+
+def test_rules_are_written_before_what_they_are_about():
+    policy = obj("ValidatingAdmissionPolicy", "p", None, "admissionregistration.k8s.io/v1")
+    waves = plan({"app": [obj("Deployment", "d", api="apps/v1")], "policy": [policy], "space": [obj("Namespace", "ns", None)]}).waves()
+    assert [a.ref.kind for wave in waves for a in wave] == ["Namespace", "ValidatingAdmissionPolicy", "Deployment"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import copy
 import random
 
 import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _apply
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
@@ -124,7 +125,7 @@ def test_a_run_killed_at_any_write_is_repaired_by_the_next(k, monkeypatch):
     monkeypatch.setattr(victim, "_undo", lambda exc, *_args: exc)
     with pytest.raises(Killed):
         victim.deploy(V2)
-    monkeypatch.setattr("ansible_collections.genai.platform.plugins.module_utils._release._alive", lambda _journal: False)
+    monkeypatch.setattr("ansible_collections.genai.platform.plugins.module_utils._release.alive", lambda *_args: False)
     recorded = state(cluster).current["number"] == 2
     journalled = Ref("", "Secret", "genai-ledger", "genai.journal") in cluster.objects
     after = deploy(cluster, V2 if recorded else V1)
@@ -152,7 +153,7 @@ def test_claims_and_the_namespace_around_them_are_kept(cluster):
 def test_a_run_under_way_is_named(cluster):
     deploy(cluster, V1)
     victim = releaser(cluster)
-    victim.ledger.open_journal(victim._journal("2026-01-01T00:00:00Z", []))
+    victim.lock.acquire(victim._journal("2026-01-01T00:00:00Z", []))
     with pytest.raises(Busy, match="tester, since 2026-01-01T00:00:00Z"):
         deploy(cluster, V2)
 
@@ -193,6 +194,15 @@ def test_previous_steps_back_and_does_not_swing(cluster):
         roll_back(cluster)
 
 
+def test_previous_after_a_return_of_one_component_is_what_that_return_changed(cluster):
+    deploy(cluster, V1)
+    deploy(cluster, V2)
+    two = cluster.contents()
+    roll_back(cluster, "1", ["app"])
+    roll_back(cluster)
+    assert cluster.contents() == two
+
+
 def test_limited_run_leaves_other_components(cluster):
     deploy(cluster, V2)
     result = deploy(cluster, {"more": [obj("ConfigMap", "three", data={"x": "y"})]}, complete=False)
@@ -229,3 +239,42 @@ def test_a_large_component_is_cut_into_parts_and_comes_back_whole(cluster):
     deploy(cluster, V1)
     roll_back(cluster, "1")
     assert cluster.contents() == before
+
+
+def test_a_policy_is_given_time_before_what_it_is_about_is_written(cluster, monkeypatch):
+    """Both ways: it is in force before the Service is written, and gone before the Service is put back."""
+    space, policy = obj("Namespace", "ns", None), obj("ValidatingAdmissionPolicy", "strict", None)
+    last = {**obj("ConfigMap", "last"), "metadata": {"name": "last", "namespace": "ns", "annotations": {"genai.platform/wave": "4"}}}
+    deploy(cluster, {"app": [space, obj("Service", "api", spec={"x": 1})]})
+    done: list[str] = []
+
+    def write(what):
+        done.append(what)
+        if what == "apply ConfigMap ns/last":
+            raise ApiError("refused", 422)
+
+    monkeypatch.setattr(cluster, "_write", write)
+    monkeypatch.setattr(_apply.time, "sleep", lambda _seconds: done.append("wait"))
+    with pytest.raises(ReleaseFailed):
+        deploy(cluster, {"app": [space, obj("Service", "api", spec={"x": 2}), last], "policy": [policy]})
+    strict = "ValidatingAdmissionPolicy strict"
+    mine = [what for what in done if what == "wait" or what.endswith((strict, "Service ns/api", "ConfigMap ns/last"))]
+    assert mine == [f"apply {strict}", "wait", "apply Service ns/api", "apply ConfigMap ns/last", f"delete {strict}", "wait", "apply Service ns/api"]
+
+
+def test_a_preview_does_not_judge_by_a_policy_that_changes(cluster, monkeypatch):
+    policy = obj("ValidatingAdmissionPolicy", "strict", None, spec={"x": 1})
+    deploy(cluster, {"policy": [policy], "base": [obj("Namespace", "ns", None)]})
+    apply = cluster.apply
+
+    def refuse(rtype, body, force=False, dry_run=False):
+        if body["kind"] == "Service":
+            raise ApiError("ValidatingAdmissionPolicy 'strict' with binding 'strict' denied request: no", 422)
+        return apply(rtype, body, force, dry_run)
+
+    monkeypatch.setattr(cluster, "apply", refuse)
+    bundle = {"policy": [policy], "base": [obj("Namespace", "ns", None)], "app": [obj("Service", "api", spec={"x": 1})]}
+    with pytest.raises(InvalidInput, match="'strict'"):
+        deploy(cluster, bundle, check=True)
+    shown = deploy(cluster, {**bundle, "policy": [{**policy, "spec": {"x": 2}}]}, check=True)
+    assert [change["pending"] for change in shown["changes"] if change["kind"] == "Service"] == ["a policy that refuses it today changes in the same run"]

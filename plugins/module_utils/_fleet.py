@@ -1,0 +1,220 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings all nodes of a cluster to their pools: one list, and a patch for each node that needs one, many at a time."""
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import re
+import typing as t
+
+from ._cluster import Cluster
+from ._errors import ApiError, InvalidInput, NodesFailed, PlatformError, Unreachable
+from ._gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
+from ._gpu_plan import MANAGER, NodePlan, plan_node
+from ._ledger import Ledger
+from ._permissions import Need, require
+from ._types import ResourceType
+
+NODES = ResourceType("", "v1", "Node", "nodes", False)
+PODS = ResourceType("", "v1", "Pod", "pods", True)
+HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"  # the pods that hold what they asked for
+ATTEMPTS = 6  # at one node that others write to, too
+FEW = 5  # a percentage never means fewer nodes: on a handful it would forbid everything
+NAMED = 10  # in a line for people
+COMPONENT, CONFIG_MAP, KEY = "gpu_nodes", "gpu-pools", "pools.json"  # where a release keeps the pools: see the role gpu_nodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one node: `error` says what went wrong, `gone` that somebody deleted it meanwhile."""
+
+    plan: NodePlan
+    gone: bool = False
+    error: str = ""
+
+
+@dataclasses.dataclass
+class Fleet:
+    """The nodes as one list had them. `max_changed`: of the nodes that are ours already, as `limit` reads it."""
+
+    cluster: Cluster
+    pools: list[Pool]
+    max_changed: str = "100%"
+    check: bool = False
+    progress: t.Callable[[str], None] = lambda _line: None
+
+    def apply(self) -> dict:
+        """Raises InvalidInput before any write, NodesFailed (with the same result as facts) when nodes could not be written."""
+        _refuse("the pools cannot be right, nothing was written", errors_of(self.pools))
+        nodes = self.cluster.list(NODES)
+        found = {node["metadata"]["name"]: pools_of(self.pools, node) for node in nodes}
+        _refuse("nodes are in more than one pool, nothing was written", [
+            f"node {name}: {', '.join(pool.name for pool in several)}" for name, several in sorted(found.items()) if len(several) > 1
+        ])
+        plans = [(node, plan_node(node, *(found[node["metadata"]["name"]] or [None]))) for node in nodes]
+        todo = [(node, plan) for node, plan in plans if plan.patch]
+        self._refuse_too_many([plan for _node, plan in plans])
+        if todo:
+            require(self.cluster, [Need("patch", NODES.group, NODES.plural)])
+        outcomes = [Outcome(plan) for _node, plan in todo] if self.check else self._write(todo)
+        return self._result([hardware(node) for node in nodes], [plan for _node, plan in plans], outcomes)
+
+    def _refuse_too_many(self, plans: list[NodePlan]) -> None:
+        known = [plan for plan in plans if plan.known]
+        changed = [plan.name for plan in known if plan.patch]
+        most = limit(self.max_changed, len(known))
+        if len(changed) > most:
+            raise InvalidInput(
+                f"{len(changed)} of the {len(known)} nodes that have labels or taints of ours would change, and max_changed={self.max_changed} allows {most}. "
+                f"Nothing was written. They are {named(changed)}. If that is meant, raise max_changed", would_change=changed,
+            )
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def _write(self, todo: list[tuple[dict, NodePlan]]) -> list[Outcome]:
+        if todo:
+            self.progress(f"writing to {len(todo)} nodes")
+        lost: list[str] = []
+
+        def write(item: tuple[dict, NodePlan]) -> Outcome:
+            if lost:
+                return Outcome(item[1], error=f"not tried: {lost[0]}")
+            try:
+                return self._write_one(item[1])
+            except Unreachable as exc:
+                lost.append(exc.message)  # the others would only wait for the same
+                return Outcome(item[1], error=exc.message)
+            except PlatformError as exc:
+                return Outcome(item[1], error=exc.message)
+
+        return self.cluster.each(write, todo)
+
+    def _write_one(self, plan: NodePlan) -> Outcome:
+        """Patches the very version of the node that was planned for; whoever was faster is read, and planned for, anew."""
+        for _attempt in range(ATTEMPTS):
+            try:
+                self.cluster.patch(NODES, "", plan.name, plan.patch, MANAGER)
+                return Outcome(plan)
+            except ApiError as exc:
+                if exc.status not in (404, 409):
+                    raise
+            node = self.cluster.get(NODES, "", plan.name)
+            if node is None:
+                return Outcome(plan, gone=True)
+            again = self._plan_again(node)
+            if not again.patch:
+                return Outcome(plan)  # what seemed refused had arrived
+            plan = again
+        return Outcome(plan, error=f"others wrote to it {ATTEMPTS} times while this run tried to")
+
+    def _plan_again(self, node: dict) -> NodePlan:
+        found = pools_of(self.pools, node)
+        if len(found) > 1:
+            raise InvalidInput(f"it is in more than one pool by now: {', '.join(pool.name for pool in found)}")
+        return plan_node(node, *(found or [None]))
+
+    # --- the result --------------------------------------------------------------------------------------------------
+
+    def _result(self, nodes: list[Hardware], plans: list[NodePlan], outcomes: list[Outcome]) -> dict:
+        failed = {outcome.plan.name: outcome.error for outcome in outcomes if outcome.error}
+        pool_of = {plan.name: plan.pool for plan in plans if plan.pool}
+        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone)])
+        result = {
+            "changed": bool(changes),
+            "nodes": pool_of,
+            "unmatched": [
+                {"node": node.name, "vendor": ", ".join(sorted(node.vendors)), "product": node.product}
+                for node in nodes if node.vendors and node.name not in pool_of
+            ],
+            "empty_pools": sorted({pool.name for pool in self.pools} - set(pool_of.values())),
+            "conflicts": [dataclasses.asdict(conflict) for plan in plans for conflict in plan.conflicts],
+            "changes": changes,
+            "gone": sorted(outcome.plan.name for outcome in outcomes if outcome.gone),
+            "failed_nodes": failed,
+            "requests": dict(self.cluster.requests),
+        }
+        result["lines"] = lines(result, self.check)
+        if failed:
+            said = "\n".join(f"- {name}: {error}" for name, error in sorted(failed.items())[:NAMED])
+            more = f"\n- and {len(failed) - NAMED} more, see failed_nodes" if len(failed) > NAMED else ""
+            raise NodesFailed(f"{len(failed)} of {len(outcomes)} nodes could not be written, the others are as they have to be:\n{said}{more}", **result)
+        return result
+
+
+def _refuse(why: str, errors: list[str]) -> None:
+    if errors:
+        raise InvalidInput(f"{why}:\n- " + "\n- ".join(errors), errors=errors)
+
+
+def limit(max_changed: str, known: int) -> int:
+    """How many of `known` nodes may change: a number, or a percentage rounded up, which never means fewer than FEW."""
+    hit = re.fullmatch(r"(\d+)(%?)", max_changed)
+    if not hit:
+        raise InvalidInput(f"max_changed={max_changed!r} is neither a number nor a percentage")
+    return max(FEW, -(-known * int(hit[1]) // 100)) if hit[2] else int(hit[1])
+
+
+def grouped(plans: list[NodePlan]) -> list[dict]:
+    """The same change of many nodes once: {pool, before, after, nodes}."""
+    groups: dict[str, list[NodePlan]] = collections.defaultdict(list)
+    for plan in plans:
+        groups[json.dumps([plan.pool, plan.before, plan.after], sort_keys=True)].append(plan)
+    return [
+        {"pool": some[0].pool, "before": some[0].before, "after": some[0].after, "nodes": [plan.name for plan in some]}
+        for _key, some in sorted(groups.items())
+    ]
+
+
+def diff(change: dict) -> dict:
+    """One Ansible diff of a change that nodes have in common."""
+    head = f"{change['pool'] or 'no pool'}: {len(change['nodes'])} nodes, {named(change['nodes'])}"
+    sides = {side: json.dumps(change[side], indent=1, sort_keys=True) + "\n" for side in ("before", "after")}
+    return {"before_header": head, "after_header": head, **sides}
+
+
+def named(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def lines(result: dict, check: bool) -> list[str]:
+    """A result for people."""
+    touched: collections.Counter[str] = collections.Counter()
+    for change in result["changes"]:
+        touched[change["pool"]] += len(change["nodes"])
+    counts = collections.Counter({**dict.fromkeys(result["empty_pools"], 0), **collections.Counter(result["nodes"].values())})
+    verb = "would change" if check else "changed"
+    found = [f"{pool}: {count} nodes, {touched[pool]} {verb}" for pool, count in sorted(counts.items())]
+    found += [f"no pool: {touched['']} nodes {verb}"] if touched[""] else []
+    found += [f"no pool matches {item['node']} ({item['vendor']} {item['product']})".replace(" )", ")") for item in result["unmatched"][:NAMED]]
+    found += [f"no pool matches {len(result['unmatched']) - NAMED} more GPU nodes"] if len(result["unmatched"]) > NAMED else []
+    found += [f"deleted meanwhile: {named(result['gone'])}"] if result["gone"] else []
+    by_manager = collections.Counter((item["field"], item["key"], item["manager"]) for item in result["conflicts"])
+    found += [f"left alone: {field} {key} of {manager} on {count} nodes" for (field, key, manager), count in sorted(by_manager.items())]
+    return [*found, f"requests: {json.dumps(result['requests'], sort_keys=True)}"]
+
+
+# --- what a release has kept -----------------------------------------------------------------------------------------
+
+
+def released_pools(ledger: Ledger, which: str) -> list[dict] | None:
+    """The pools as a release describes them: `current`, or as `to` of a rollback. None when no kept release has any."""
+    state, _journal = ledger.load()
+    if not any(COMPONENT in release["components"] for release in state.releases):
+        return None
+    release = state.current if which == "current" else state.find(which)
+    revision = release["components"].get(COMPONENT) if release else None
+    manifests = ledger.manifests(COMPONENT, revision) if revision else []
+    return [pool for item in manifests if item["metadata"]["name"] == CONFIG_MAP for pool in json.loads(item["data"][KEY])]
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def gpus(cluster: Cluster) -> list[dict]:
+    """The rows of `inventory`. Of a pod nothing is kept but what it asks for: there may be very many."""
+    nodes = cluster.list(NODES)
+    asked = ((pod["spec"]["nodeName"], requested(pod)) for pod in cluster.items(PODS, fields=HOLDING))
+    return inventory(nodes, asked)

@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds what was changed by hand since the last release and, when told to, puts it back as a release of its own."""
+from __future__ import annotations
+
+import typing as t
+
+from ._apply import explain
+from ._drift import ADDED, CHANGED, DELETED, Finding, findings
+from ._errors import ApiError, InvalidInput
+from ._manifest import hpa_targets
+from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan
+from ._release import Releaser, Target
+
+
+def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: t.Collection[str]) -> dict:
+    """The result of the module `drift`. Without `fix` nothing is written."""
+    options = releaser.options
+    preview = options.check
+    options.check = preview or not fix  # looking repairs nothing
+    state = releaser.load()
+    current = state.deployed
+    chosen = set(components or current["components"])
+    unknown = chosen - set(current["components"])
+    if unknown:
+        raise InvalidInput(f"no such component in release {current['number']}: {', '.join(sorted(unknown))}")
+    options.force = True
+    target = Target(releaser.described(current, chosen), chosen, lambda _ref: True, current["number"])
+    plan = releaser.plan(target, state)
+    found = _find(releaser, plan, ignored)
+    result = {
+        "changed": False,
+        "platform": options.platform,
+        "server": releaser.cluster.server,
+        "release": current["number"],
+        "checked": sum(action.desired is not None for action in plan.actions),
+        "drift": [finding.facts() for finding in found],
+        "drift_lines": [finding.line() for finding in found],
+        "interrupted": releaser.repaired if options.check else None,
+        "fixed": 0,
+        "requests": dict(releaser.cluster.requests),
+    }
+    if options.diff:
+        result["diff"] = [_diff(finding) for finding in found]
+    if not fix or not found:
+        return result
+    result.update(changed=True, fixed=len(found))
+    _only(plan, found)
+    releaser.permit(plan)
+    if preview:
+        return result
+    return releaser.carry_out(plan, state, releaser.vector(target, state), target, result)
+
+
+def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Finding]:
+    scaled = set(hpa_targets(action.desired.body for action in plan.actions if action.desired))
+
+    def look(action: Action) -> list[Finding]:
+        if action.verb == CREATE:
+            return [Finding(action.ref, action.component, DELETED)]
+        if action.live is None:
+            return []  # a Job that cleaned up after itself
+        by_autoscaler = (action.ref.namespace, action.ref.kind, action.ref.name) in scaled
+        try:
+            expected = action.live if action.verb == UNCHANGED else _expected(releaser, action)
+        except ApiError as exc:
+            if exc.status == 403:
+                releaser.permit(plan)  # who may not do this sees no drift; a refusal by admission is one
+            return [Finding(action.ref, action.component, CHANGED, expected="as released", found=explain(exc, action).message)]
+        return findings(action.ref, action.component, action.live, expected, by_autoscaler, ignored)
+
+    described = [action for action in plan.actions if action.desired]
+    return [finding for found in releaser.cluster.each(look, described) for finding in found]
+
+
+def _expected(releaser: Releaser, action: Action) -> dict:
+    """What the server would make of the description now: defaults and normalised values are then the same on both sides."""
+    return releaser.cluster.apply(action.rtype, action.desired.body, force=True, dry_run=True)  # type: ignore[union-attr]
+
+
+def _only(plan: Plan, found: list[Finding]) -> None:
+    """Makes the plan write just the objects that differ, and take away what was added."""
+    differing = {finding.ref for finding in found}
+    for action in plan.actions:
+        if action.desired and action.verb in (UNCHANGED, UPDATE):
+            action.verb = UPDATE if action.ref in differing else UNCHANGED
+            action.strip = tuple(f.path for f in found if f.ref == action.ref and f.kind == ADDED)
+
+
+def _diff(finding: Finding) -> dict:
+    facts = finding.facts()
+    header = f"{facts['component']}: {facts['object']} {facts['field']}".rstrip()
+    if finding.kind == DELETED:
+        facts["expected"] = f"the {finding.ref.kind} itself"
+    shown = {side: f"{facts[key]}\n" if key in facts else "" for side, key in (("before", "found"), ("after", "expected"))}
+    return {"before_header": f"{header} (live)", "after_header": f"{header} (released)", **shown}

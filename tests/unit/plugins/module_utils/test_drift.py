@@ -1,0 +1,107 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils._drift import findings
+from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
+from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+
+REF = Ref("apps", "Deployment", "ns", "api")
+API = 'k:{"name":"api"}'
+OURS = {
+    "f:metadata": {"f:labels": {"f:app": {}}},
+    "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {API: {".": {}, "f:image": {}, "f:name": {}}}}}},
+}
+
+
+def entry(manager, fields, operation="Update", at="2026-01-01T00:00:00Z", **rest):
+    return {"manager": manager, "operation": operation, "fieldsV1": fields, "time": at, **rest}
+
+
+def deployment(*entries, replicas=2, image="api:1", labels=None, annotations=None, extra=(), **container):
+    spec = {"containers": [*extra, {"name": "api", "image": image, "imagePullPolicy": "Always", **container}]}
+    meta = {"name": "api", "namespace": "ns", "labels": labels or {"app": "api"}, "resourceVersion": "7"}
+    meta |= {"annotations": annotations} if annotations else {}
+    meta["managedFields"] = [entry(MANAGER, OURS, "Apply"), *entries]
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": {"replicas": replicas, "template": {"spec": spec}}}
+
+
+RELEASED = deployment()
+
+
+def image_by(manager, at="2026-01-01T00:00:00Z"):
+    return entry(manager, {"f:spec": {"f:template": {"f:spec": {"f:containers": {API: {"f:image": {}}}}}}}, at=at)
+
+
+def replicas_by(manager, **rest):
+    return entry(manager, {"f:spec": {"f:replicas": {}}}, **rest)
+
+
+def found(live, scaled=False, ignored=(), ref=REF):
+    return [(f.kind, readable(f.path), f.by.split()[0]) for f in findings(ref, "app", live, RELEASED, scaled, ignored)]
+
+
+IMAGE = "spec.template.spec.containers[name=api].image"
+SPY = 'k:{"name":"spy"}'
+SPY_FIELDS = {"f:spec": {"f:template": {"f:spec": {"f:containers": {SPY: {".": {}, "f:name": {}, "f:image": {}}}}}}}
+ENV_FIELDS = {"f:spec": {"f:template": {"f:spec": {"f:containers": {API: {"f:env": {".": {}, 'k:{"name":"A"}': {".": {}, "f:name": {}}}}}}}}}
+LABEL_FIELDS = {"f:metadata": {"f:annotations": {".": {}, "f:team": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("live", "said"),
+    [
+        (RELEASED, []),
+        (deployment(image_by("kubectl-set"), image="api:2"), [("changed", IMAGE, "kubectl-set")]),
+        (deployment(image_by("old"), image_by("new", "2026-01-02T00:00:00Z"), image="api:2"), [("changed", IMAGE, "new")]),
+        (deployment(labels={"other": "x"}), [("removed", "metadata.labels.app", "unknown")]),
+        (deployment(entry("kubectl-edit", SPY_FIELDS), extra=[{"name": "spy", "image": "spy:1"}]),
+         [("added", "spec.template.spec.containers[name=spy]", "kubectl-edit")]),
+        (deployment(entry("kubectl-set", ENV_FIELDS), env=[{"name": "A"}]), [("added", "spec.template.spec.containers[name=api].env", "kubectl-set")]),
+        (deployment(entry("kubectl-annotate", LABEL_FIELDS), annotations={"team": "x", "deployment.kubernetes.io/revision": "1"}),
+         [("added", "metadata.annotations.team", "kubectl-annotate")]),
+        (deployment(replicas_by("kubectl"), replicas=5), [("changed", "spec.replicas", "kubectl")]),
+        (deployment(replicas_by("kube-controller-manager", subresource="scale"), replicas=5), []),
+        (deployment(entry("kubelet", {"f:status": {"f:x": {}}}, subresource="status")), []),
+        (deployment(entry("kube-controller-manager", LABEL_FIELDS), annotations={"team": "x"}), []),
+        (deployment(entry("operator", {"f:metadata": {"f:finalizers": {".": {}, 'v:"x"': {}}}})), []),
+        (deployment(entry("operator-7", LABEL_FIELDS), annotations={"team": "x"}), []),
+        (deployment(entry("gone", LABEL_FIELDS)), []),
+    ],
+    ids=["nothing", "value", "last writer", "removed", "whole list item", "whole list", "one annotation", "replicas by hand",
+         "replicas by an autoscaler", "status", "controller", "finalizer", "told to ignore", "owned but not there"],
+)
+def test_findings(live, said):
+    assert found(live, ignored=("operator-*",)) == said
+
+
+def test_replicas_are_nobodys_business_where_an_autoscaler_owns_them():
+    assert found(deployment(replicas_by("kubectl"), replicas=5), scaled=True) == []
+
+
+def test_values_of_secrets_are_hidden_wherever_they_are():
+    fields = {"f:data": {"f:key": {}}, "f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/last-applied-configuration": {}}, "f:labels": {"f:a": {}}}}
+    meta = {"name": "s", "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "c2VjcmV0"}, "labels": {"a": "b"}}
+    live = {"kind": "Secret", "metadata": {**meta, "managedFields": [entry("kubectl", fields)]}, "data": {"key": "c2VjcmV0"}}
+    hits = findings(Ref("", "Secret", "ns", "s"), "app", live, {"metadata": {}}, False)
+    assert len(hits) == 3 and "c2VjcmV0" not in str([hit.facts() for hit in hits]) + str([hit.line() for hit in hits])
+
+
+def test_removals_take_later_list_items_first_and_only_from_this_version():
+    paths = [("f:l", 'v:"a"'), ("f:l", 'v:"c"'), ("f:m", "f:x/y"), ("f:gone",)]
+    obj = {"l": ["a", "b", "c"], "m": {"x/y": 1}, "metadata": {"resourceVersion": "9"}}
+    patch = removals(obj, paths)
+    assert patch[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "9"}
+    assert sorted(op["path"] for op in patch[1:]) == ["/l/0", "/l/2", "/m/x~1y"]
+    assert [op["path"] for op in patch if op["path"].startswith("/l")] == ["/l/2", "/l/0"]
+    assert removals(obj, [("f:gone",)]) == []
+
+
+def test_fieldsets():
+    paths = list(leaves(OURS))
+    assert fieldset(paths) != OURS and sorted(leaves(fieldset(paths))) == sorted(paths)
+    assert subtree(OURS, ("f:spec", "f:replicas", "f:below")) == {} and subtree(OURS, ("f:nothing",)) is None
+    assert union({"f:a": {}}, {"f:a": {"f:b": {}}, "f:c": {}}) == {"f:a": {}, "f:c": {}}
+    assert steps(copy.deepcopy(RELEASED), ("f:spec", "f:template", "f:spec", "f:containers", API, "f:image"))[-2:] == [0, "image"]

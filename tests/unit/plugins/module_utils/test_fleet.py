@@ -1,0 +1,232 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A whole fleet: what is written, refused before any write, named when it fails, and said of it."""
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NodesFailed, NotPermitted, Unreachable
+from ansible_collections.genai.platform.plugins.module_utils._fleet import FEW, Fleet, diff, limit, released_pools
+from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
+from ansible_collections.genai.platform.plugins.module_utils._ledger import State
+from nodes import FakeNodes, node
+
+H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+GREEN = {"vendor": "nvidia", "labels": {"colour": "green"}}
+
+
+def green(**more):
+    return {"name": "green", **GREEN, **more}
+
+
+def fleet_of(*nodes):
+    return FakeNodes(*(node(f"n{number}", H100) for number in range(4)), node("plain", vendor=""), *nodes)
+
+
+def run(cluster, *pools, **options):
+    return Fleet(cluster, [Pool.of(pool) for pool in pools], **options).apply()
+
+
+def colours(cluster):
+    return {name: each["metadata"]["labels"].get("colour") for name, each in cluster.nodes.items()}
+
+
+def test_only_what_differs_is_written():
+    cluster = fleet_of()
+    result = run(cluster, green(), {"name": "empty", "vendor": "amd"})
+    assert cluster.requests == {"GET": 1, "POST": 1, "PATCH": 4} and result["requests"] == cluster.requests
+    assert result["nodes"] == dict.fromkeys(["n0", "n1", "n2", "n3"], "green") and result["empty_pools"] == ["empty"]
+    assert colours(cluster) == {**dict.fromkeys(["n0", "n1", "n2", "n3"], "green"), "plain": None}
+    again = run(cluster, green())
+    assert not again["changed"] and cluster.requests == {"GET": 2, "POST": 1, "PATCH": 4}
+
+
+def test_check_mode_says_the_same_and_writes_nothing():
+    cluster, real = fleet_of(), fleet_of()
+    seen, done = run(cluster, green(), check=True), run(real, green())
+    assert seen["changes"] == done["changes"] and cluster.requests == {"GET": 1, "POST": 1}
+    assert seen["lines"][0] == "green: 4 nodes, 4 would change"
+
+
+def test_the_same_change_of_many_is_said_once():
+    (change,) = run(fleet_of(), green())["changes"]
+    assert change["nodes"] == ["n0", "n1", "n2", "n3"]
+    said = diff(change)
+    assert said["before_header"] == "green: 4 nodes, n0, n1, n2, n3" and '"colour": "green"' in said["after"]
+
+
+def test_gpu_nodes_in_no_pool_are_named():
+    result = run(fleet_of(), {"name": "one", "match": {"nodes": ["n1"]}})
+    assert [item["node"] for item in result["unmatched"]] == ["n0", "n2", "n3"]
+    assert result["unmatched"][0] == {"node": "n0", "vendor": "nvidia", "product": "NVIDIA-H100-80GB-HBM3"}
+
+
+def test_all_errors_at_once_and_before_any_request():
+    cluster = fleet_of()
+    with pytest.raises(InvalidInput) as refused:
+        run(cluster, {"name": "all"}, green(labels={"a b": "c"}))
+    assert len(refused.value.facts["errors"]) == 2 and not cluster.requests
+
+
+def test_nodes_in_two_pools_are_all_listed_before_any_write():
+    cluster = fleet_of()
+    with pytest.raises(InvalidInput) as refused:
+        run(cluster, green(), {"name": "some", "match": {"nodes": ["n[12]"]}})
+    assert refused.value.facts["errors"] == ["node n1: green, some", "node n2: green, some"] and cluster.requests == {"GET": 1}
+
+
+# --- blast radius ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_changed", "known", "most"),
+    [("25%", 1000, 250), ("25%", 1001, 251), ("25%", 2, FEW), ("0", 1000, 0), ("7", 3, 7), ("100%", 1000, 1000)],
+)
+def test_limit(max_changed, known, most):
+    assert limit(max_changed, known) == most
+
+
+@pytest.mark.parametrize("text", ["", "a few", "-1", "25 %", "2.5%"])
+def test_limits_that_are_none(text):
+    with pytest.raises(InvalidInput, match="neither a number nor a percentage"):
+        limit(text, 10)
+
+
+def test_a_first_run_and_new_nodes_are_not_held_up_but_changes_are():
+    cluster = fleet_of()
+    run(cluster, green(), max_changed="0")
+    cluster.nodes["n4"] = node("n4", H100)
+    assert run(cluster, green(), max_changed="0")["changes"][0]["nodes"] == ["n4"]
+    writes = cluster.requests["PATCH"]
+    with pytest.raises(InvalidInput, match="5 of the 5 nodes .* would change, and max_changed=4 allows 4"):
+        run(cluster, green(labels={"colour": "blue"}), max_changed="4")
+    with pytest.raises(InvalidInput, match="would change"):
+        run(cluster, max_changed="4", check=True)
+    assert cluster.requests["PATCH"] == writes
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_changed_is_looked_at_again():
+    cluster = fleet_of()
+
+    def in_the_way(name):
+        if name == "n1" and "rack" not in cluster.nodes["n1"]["metadata"]["labels"]:
+            cluster.by_hand("n1", rack="7", colour="red")
+
+    cluster.before_patch = in_the_way
+    result = run(cluster, green())
+    assert colours(cluster)["n1"] == "red" and cluster.nodes["n1"]["metadata"]["labels"]["genai.platform/gpu-pool"] == "green"
+    assert result["changed"] and cluster.requests == {"GET": 2, "POST": 1, "PATCH": 5}
+
+
+def test_a_node_that_left_its_pool_meanwhile_gets_nothing():
+    cluster = fleet_of()
+
+    def in_the_way(name):
+        if name == "n1":
+            cluster.nodes["n1"]["status"]["capacity"] = {}
+            cluster.by_hand("n1", **{"nvidia.com/gpu.product": None})
+
+    cluster.before_patch = in_the_way
+    run(cluster, green())
+    assert colours(cluster)["n1"] is None
+
+
+def test_a_node_that_is_deleted_meanwhile_is_named_and_no_failure():
+    cluster = fleet_of()
+    cluster.before_patch = lambda name: cluster.nodes.pop("n2", None)
+    result = run(cluster, green())
+    assert result["gone"] == ["n2"] and set(colours(cluster).values()) == {"green", None}
+    assert "deleted meanwhile: n2" in result["lines"]
+
+
+def test_what_fails_is_named_and_the_rest_is_done():
+    cluster = fleet_of()
+
+    def refuse(name):
+        if name == "n2":
+            raise ApiError("refused by an admission webhook", 403)
+
+    cluster.before_patch = refuse
+    with pytest.raises(NodesFailed, match="1 of 4 nodes could not be written.*\n- n2: refused") as failed:
+        run(cluster, green())
+    assert failed.value.facts["failed_nodes"] == {"n2": "refused by an admission webhook"}
+    assert failed.value.facts["changes"][0]["nodes"] == ["n0", "n1", "n3"] and failed.value.facts["changed"]
+
+
+def test_others_that_never_stop_writing():
+    cluster = fleet_of()
+    cluster.before_patch = lambda name: cluster.by_hand(name, rack=cluster.nodes[name]["metadata"]["resourceVersion"])
+    with pytest.raises(NodesFailed, match="others wrote to it 6 times"):
+        run(cluster, green())
+
+
+def test_a_node_that_gets_into_two_pools_meanwhile():
+    cluster = fleet_of()
+    cluster.before_patch = lambda name: cluster.by_hand(name, blue="yes")
+    with pytest.raises(NodesFailed, match="in more than one pool by now: green, blue"):
+        run(cluster, green(), {"name": "blue", "match": {"labels": {"blue": "yes"}}})
+
+
+def test_without_an_api_server_nobody_waits_for_every_node():
+    cluster = fleet_of()
+
+    def cut(name):
+        raise Unreachable("cannot reach the API server")
+
+    cluster.before_patch = cut
+    with pytest.raises(NodesFailed) as failed:
+        run(cluster, green())
+    assert cluster.requests["PATCH"] == 1 and sum("not tried" in error for error in failed.value.facts["failed_nodes"].values()) == 3
+
+
+def test_who_may_not_patch_nodes_is_told_before_any_write():
+    cluster = fleet_of()
+    cluster.allowed = [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["nodes"]}]
+    with pytest.raises(NotPermitted, match="patch nodes in all namespaces"):
+        run(cluster, green())
+    assert "PATCH" not in cluster.requests
+
+
+def test_conflicts_are_said():
+    cluster = fleet_of()
+    cluster.by_hand("n1", colour="red")
+    result = run(cluster, green())
+    assert [(item["node"], item["manager"], item["found"]) for item in result["conflicts"]] == [("n1", "kubectl-label", "red")]
+    assert "left alone: label colour of kubectl-label on 1 nodes" in result["lines"]
+    assert colours(cluster)["n1"] == "red"
+
+
+# --- what a release has kept -----------------------------------------------------------------------------------------
+
+
+class Ledger:
+    def __init__(self, *releases):
+        self.releases = [
+            {"number": number, "status": "deployed", "components": {**components, "app": number}} for number, components in enumerate(releases, 1)
+        ]
+
+    def load(self):
+        return State(self.releases), None
+
+    def manifests(self, component, revision):
+        return [{"kind": "ConfigMap", "metadata": {"name": "gpu-pools"}, "data": {"pools.json": json.dumps([{"name": f"pool-{revision}"}])}}]
+
+
+@pytest.mark.parametrize(
+    ("releases", "which", "names"),
+    [
+        ([], "current", None),
+        ([{}, {}], "previous", None),
+        ([{"gpu_nodes": 1}, {"gpu_nodes": 2}], "current", ["pool-2"]),
+        ([{"gpu_nodes": 1}, {"gpu_nodes": 2}], "previous", ["pool-1"]),
+        ([{"gpu_nodes": 1}, {"gpu_nodes": 2}, {}], "1", ["pool-1"]),
+        ([{}, {"gpu_nodes": 1}], "previous", []),
+        ([{"gpu_nodes": 1}, {}], "current", []),
+    ],
+)
+def test_pools_of_a_release(releases, which, names):
+    found = released_pools(Ledger(*releases), which)
+    assert (found if found is None else [pool["name"] for pool in found]) == names

@@ -1,0 +1,124 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who holds the lock, and when a dead one is taken over; with a clock that the test moves."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _lock as lock_module
+from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, LockLost, Unreachable
+from ansible_collections.genai.platform.plugins.module_utils._ledger import ANNOTATION_RENEWED, Ledger
+from ansible_collections.genai.platform.plugins.module_utils._lock import GIVE_UP_SECONDS, STALE_SECONDS, Lock, alive, process
+from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+from fake import FakeCluster
+
+JOURNAL = {"run": "r1", "by": "me", "at": "2026-01-01T00:00:00Z", "entries": []}
+SECRET = Ref("", "Secret", "ledger", "p.journal")
+
+
+class Held:
+    """A lock whose renewals happen when the test says so."""
+
+    def __init__(self):
+        self.cluster, self.now = FakeCluster(), 1000.0
+        self.ledger = Ledger(self.cluster, "ledger", "p")
+        self.ledger.ensure_namespace()
+        self.lock = Lock(self.cluster, self.ledger, clock=lambda: self.now)
+        self.lock.acquire(JOURNAL)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    monkeypatch.setattr(lock_module, "RENEW_SECONDS", 3600.0)
+    made = Held()
+    yield made
+    made.lock.stop()
+
+
+def test_held_until_released(held):
+    held.lock.check()
+    with pytest.raises(Busy, match="another run is writing to this platform: me, since 2026-01-01T00:00:00Z"):
+        Lock(held.cluster, held.ledger).acquire({**JOURNAL, "run": "r2"})
+    held.lock.release()
+    assert SECRET not in held.cluster.objects
+
+
+def test_renewing_says_when(held):
+    before = held.ledger.load()[1]["renewed"]
+    held.lock._renew()
+    assert ANNOTATION_RENEWED in held.cluster.objects[SECRET]["metadata"]["annotations"]
+    assert held.ledger.load()[1]["renewed"] > before
+
+
+def test_of_several_that_find_a_dead_run_one_repairs(held):
+    first, second = (held.ledger.load()[1] for _attempt in range(2))
+    one, other = Lock(held.cluster, held.ledger), Lock(held.cluster, held.ledger)
+    one.take_over(first)
+    with pytest.raises(Busy, match="just repairing"):
+        other.take_over(second)
+    taken = held.ledger.load()[1]
+    assert taken["holder"] == process() and alive(taken, taken["renewed"], held.cluster.server_time)
+    one.release()
+    held.ledger.close_journal("some other's")
+    assert SECRET not in held.cluster.objects
+
+
+def test_a_journal_is_closed_by_its_own_run_only(held):
+    held.ledger.close_journal("some other's")
+    assert SECRET in held.cluster.objects
+
+
+def test_a_run_that_stood_still_does_not_renew(held):
+    held.now += GIVE_UP_SECONDS + 1
+    held.lock._renew()
+    held.now -= GIVE_UP_SECONDS
+    with pytest.raises(LockLost):
+        held.lock.check()
+
+
+def test_a_run_that_stood_still_stops_writing(held):
+    held.now += GIVE_UP_SECONDS + 1
+    with pytest.raises(LockLost, match="another may have taken over"):
+        held.lock.check()
+
+
+def test_a_run_whose_journal_is_another_ones_stops_writing(held):
+    held.cluster.objects[SECRET]["metadata"]["uid"] = "another"
+    held.lock._renew()
+    with pytest.raises(LockLost):
+        held.lock.check()
+
+
+def test_a_server_that_does_not_answer_for_a_moment_is_no_loss(held, monkeypatch):
+    def unreachable(*_args):
+        raise Unreachable("connection reset")
+
+    monkeypatch.setattr(held.cluster, "patch", unreachable)
+    held.now += 20
+    held.lock._renew()
+    held.lock.check()
+
+
+def dead_pid():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize(
+    ("holder", "seconds", "said"),
+    [
+        (process(), 0, True),
+        (process(), STALE_SECONDS + 1, False),
+        ({**process(), "pid": dead_pid()}, 0, False),
+        ({"space": "another machine, or the same before it was started anew", "pid": dead_pid()}, 0, True),
+        ({"space": "another machine", "pid": os.getpid()}, STALE_SECONDS + 1, False),
+        ({}, 0, True),
+    ],
+    ids=["here", "stopped", "dead", "elsewhere", "elsewhere and silent", "unknown"],
+)
+def test_who_is_alive(holder, seconds, said):
+    now = f"2026-01-01T00:{int(seconds) // 60:02d}:{int(seconds) % 60:02d}Z"
+    assert alive({"holder": holder}, "2026-01-01T00:00:00Z", now) is said
