@@ -43,6 +43,7 @@ def test_a_goal_is_met_on_the_right_side(samples):
     twice = next(goal for goal in table.goals(samples, SIZES) if goal.about == "faster than one task of `k8s`")
     assert (twice.figure, twice.met) == (3.0, True)
     assert by_about["requests per object"].met and by_about["writes"].met
+    assert twice.bound == pytest.approx(9 / (3 + 3))  # the start of a playbook, and the bare loop
     assert not table.Goal("", "", 1.9, 2, at_least=True).met and table.Goal("", "", 1.9, 2).met
 
 
