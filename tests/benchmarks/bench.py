@@ -65,7 +65,7 @@ QUICK = Sizes(60, 120, 240, 9)
 class Bench:
     """What one benchmark knows: where it writes, who it is to the cluster, what it has measured."""
 
-    sizes: Sizes
+    sizes: t.Any  # numbers of what is measured, as this benchmark has them
     folder: pathlib.Path
     samples: Samples = dataclasses.field(default_factory=Samples)
     identities: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
@@ -351,21 +351,20 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description: str, sizes: t.Any, quick: t.Any, run: t.Callable[[Bench, int], None]) -> int:
+    """The command line of a benchmark; `quick` are the sizes of one run that only tries it. One benchmark at a time."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one run of few objects: tries the benchmark, measures nothing")
+    parser.add_argument("--quick", action="store_true", help="one run of few: tries the benchmark, measures nothing")
     args = parser.parse_args()
-    runs = 1 if args.quick else args.runs
     signal.signal(signal.SIGTERM, _interrupt)
     BUILD.mkdir(exist_ok=True)
     with open(BUILD / "bench.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         kind.remove_everything()
         folder = pathlib.Path(tempfile.mkdtemp(prefix="genai-bench-"))
-        bench = Bench(QUICK if args.quick else Sizes(), folder)
         try:
-            run_all(bench, runs)
+            run(Bench(quick if args.quick else sizes, folder), 1 if args.quick else args.runs)
         except Wrong as exc:
             print(f"WRONG: {exc}", file=sys.stderr)
             return 1
@@ -377,4 +376,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, Sizes(), QUICK, run_all))

@@ -9,24 +9,18 @@ As bench.py, it says nothing about right or wrong times: only a command that fai
 """
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import dataclasses
-import fcntl
 import json
-import pathlib
 import re
-import shutil
-import signal
 import statistics
 import sys
-import tempfile
 import typing as t
 
 import kind
 import peers
 import table
-from bench import BUILD, HERE, ROOT, Bench, Wrong, _interrupt, rotated, say, seconds_of
+from bench import BUILD, HERE, ROOT, Bench, Wrong, main, rotated, say, seconds_of
 from table import Goal, Samples
 
 sys.path.append(str(ROOT / "tests" / "integration"))
@@ -181,8 +175,9 @@ def loop(bench: Bench, ground: Ground, sample: int) -> None:
     ground.reset()
 
 
-def run_all(bench: Bench, sizes: Sizes, runs: int) -> None:
+def run_all(bench: Bench, runs: int) -> None:
     kind.make_home()
+    sizes: Sizes = bench.sizes
     for count in (sizes.few, sizes.most):
         print(f">> {count} nodes", flush=True)
         ground = Ground(count)
@@ -256,27 +251,5 @@ def report(samples: Samples, sizes: Sizes, runs: int) -> str:
     return text
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one run of few nodes: tries the benchmark, measures nothing")
-    args = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
-    BUILD.mkdir(exist_ok=True)
-    with open(BUILD / "bench.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # bench.py's, too
-        kind.remove_everything()
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="genai-bench-"))
-        try:
-            run_all(Bench(None, folder), QUICK if args.quick else Sizes(), 1 if args.quick else args.runs)  # type: ignore[arg-type]
-        except Wrong as exc:
-            print(f"WRONG: {exc}", file=sys.stderr)
-            return 1
-        finally:
-            kind.remove_everything()
-            shutil.rmtree(folder, ignore_errors=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, Sizes(), QUICK, run_all))
