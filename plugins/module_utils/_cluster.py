@@ -79,10 +79,7 @@ class Cluster:
             if response.status < 400:
                 return _decode(response)
             error = _api_error(method, path, response)
-            # A 500 without Retry-After is usually a verdict (a failing webhook), not a hiccup: one more try is enough.
-            tries = ATTEMPTS if response.status != 500 or "retry-after" in response.headers else 2
-            early = method == "PATCH" and "dryRun" not in (query or {}) and _role_unseen(error)
-            if not (response.status in RETRIED or early or (_overtaken(error) and not _of_one_version(body))) or attempt >= tries:
+            if attempt >= _tries(error, method, query or {}, body, "retry-after" in response.headers):
                 raise error
             time.sleep(_backoff(attempt, response.headers.get("retry-after")))
         raise AssertionError("unreachable: the loop returns or raises")
@@ -346,6 +343,18 @@ def _api_error(method: str, path: str, response: t.Any) -> ApiError:
     elif response.status == 403:
         hint = ". The identity used is not allowed to do this"
     return ApiError(f"{message}{hint}", response.status, body, request=f"{method} {path}")
+
+
+def _tries(error: ApiError, method: str, query: dict, body: t.Any, told_when: bool) -> int:
+    """How often a request is worth sending that is answered with `error`. `told_when`: the server said when to come again."""
+    if error.status == 500 and not told_when:
+        return 2  # usually a verdict (a failing webhook), not a hiccup
+    passing = (
+        error.status in RETRIED,
+        _overtaken(error) and not _of_one_version(body),
+        _role_unseen(error) and method == "PATCH" and "dryRun" not in query,
+    )
+    return ATTEMPTS if any(passing) else 1
 
 
 def _overtaken(error: ApiError) -> bool:

@@ -30,7 +30,7 @@ def read_bundle(bundle: dict | None, path: str | None) -> dict:
         raise InvalidInput(f"bundle_file {path}: {exc}") from exc
 
 
-def stop_on_sigterm() -> None:
+def stop_on_signals() -> None:
     """Makes a cancelled job, or Ctrl-C, an error like any other, so that the state before is restored. What is told to stop
     twice goes on restoring."""
 

@@ -110,7 +110,7 @@ requests:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_sigterm, who
+from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 
@@ -129,7 +129,7 @@ def compared(call: Call) -> dict:
         params["platform"], check=call.check_mode, diff=call.diff, wait_timeout=params["wait_timeout"], keep=params["keep"], facts=facts
     )
     releaser = Releaser(*connect(params, params["workers"]), options, call.progress)
-    stop_on_sigterm()
+    stop_on_signals()
     return drift(releaser, params["fix"], params["components"], params["ignore_managers"])
 
 

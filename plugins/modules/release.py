@@ -226,7 +226,7 @@ restored:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle, stop_on_sigterm, who
+from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle, stop_on_signals, who
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
 
@@ -267,7 +267,7 @@ def release(call: Call) -> dict:
         **{name: params[name] for name in FLAGS},
     )
     releaser = Releaser(cluster, ledger, options, call.progress)
-    stop_on_sigterm()
+    stop_on_signals()
     if params["state"] == "rolled_back":
         return releaser.roll_back(params["to"], params["components"])
     if params["state"] == "absent":

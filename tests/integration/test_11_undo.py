@@ -8,7 +8,7 @@ import signal
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_sigterm
+from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils._verify import verify
 from bundles import Platform, obj, pod, workload
 from cluster import kubectl, own
@@ -120,7 +120,7 @@ def test_a_cancelled_run_restores(looker):
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        stop_on_sigterm()
+        stop_on_signals()
         with pytest.raises(ReleaseFailed, match="told to stop"):
             PLATFORM.releaser(cancel).deploy({"app": [namespace(), settings("two"), broken]})
     finally:

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.genai.platform.plugins.action import drift, release, release_info, render, verify
 from ansible_collections.genai.platform.plugins.module_utils._argspec import Module
 from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_sigterm
+from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals
 from ansible_collections.genai.platform.plugins.modules import render as render_module
 
 BUNDLE = {"app": [{"kind": "Secret", "stringData": {"token": "hunter2"}}]}
@@ -214,7 +214,7 @@ def test_told_to_stop(number):
     """The work hears of it once and ends in its own time; afterwards the signals are the worker's again."""
 
     def work(call):
-        stop_on_sigterm()
+        stop_on_signals()
         try:
             os.kill(os.getpid(), number)
         finally:
