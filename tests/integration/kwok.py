@@ -24,7 +24,7 @@ TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 LABEL = {"genai.platform/fleet": "kwok"}
 SELECTOR = "genai.platform/fleet=kwok"
 NODES = "/api/v1/nodes"
-LEASE_SECONDS = 160  # renewed four times as often, and so within the 50 s after which a node counts as lost
+LEASE_SECONDS = 800  # renewed four times as often, and so within the 5 min after which a node counts as lost (node-monitor-grace-period)
 WORKERS = 24
 SETTLE_SECONDS = 180
 GPUS = "8"
