@@ -27,6 +27,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "logs"
 HEARTBEAT_SECONDS = 30
+# What pytest and Ansible say of a failure, wherever it stands in the log.
+_REASON = re.compile(r"\b(FAILED|ERROR) \S+::|^\W*E {3}|\[ERROR\]|^\W*fatal: ")
+REASONS, REASON_WIDTH = 25, 240
 _COLOUR = re.compile(r"\x1b(\[[0-9;]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\))")
 
 
@@ -99,6 +102,16 @@ def table(steps: list[Step], total: float) -> str:
     return "\n".join([*rows, f"{'all':<{width}}  {'':<7} {total:7.1f} s", f"{passed} passed, {failed} failed"])
 
 
+def reasons(steps: list[Step]) -> str:
+    """The lines that say why steps failed, once more and last, for whoever gets only the end of this output; '' when none did."""
+    found = []
+    for step in (step for step in steps if step.result == "failed" and step.log.exists()):
+        lines = _COLOUR.sub("", step.log.read_text(encoding="utf-8", errors="replace")).splitlines()
+        telling = [line.strip()[:REASON_WIDTH] for line in lines if _REASON.search(line)]
+        found += [f"{step.name}: {line}" for line in dict.fromkeys(telling[-REASONS:])]
+    return "".join(f"{line}\n" for line in found) + "\n" if found else ""
+
+
 def figures(path: pathlib.Path | None) -> str:
     """A line for each figure that was measured; '' when there are none."""
     if path is None or not path.exists():
@@ -125,7 +138,7 @@ def main() -> int:
             if any(step.result == "failed" for step in group):
                 break
     finally:
-        print("\n" + figures(arguments.figures) + table(steps, time.monotonic() - started), flush=True)
+        print("\n" + figures(arguments.figures) + reasons(steps) + table(steps, time.monotonic() - started), flush=True)
     return 0 if all(step.result == "passed" for step in steps) else 1
 
 
