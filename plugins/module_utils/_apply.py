@@ -113,9 +113,7 @@ def _apply_one(cluster: Cluster, action: Action, force: bool) -> dict:
         if action.hold_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
         after = cluster.apply(action.rtype, action.desired.body, force)
-        surplus = removals(after, action.strip)
-        if surplus:
-            after = cluster.patch(action.rtype, action.ref.namespace, action.ref.name, surplus)
+        after = _stripped(cluster, action, after)
         if action.initial_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
     except ApiError as exc:
@@ -123,6 +121,22 @@ def _apply_one(cluster: Cluster, action: Action, force: bool) -> dict:
     except Unreachable as exc:
         raise Unreachable(f"{action.desired.where}: {exc.message}", **exc.facts) from exc
     return after
+
+
+def _stripped(cluster: Cluster, action: Action, obj: dict, attempts: int = 10) -> dict:
+    """The object once what others added is gone from it. Its controllers write to it meanwhile, and where a thing stands in
+    a list holds for one version only: then it is read anew."""
+    surplus = removals(obj, action.strip)
+    if not surplus:
+        return obj
+    try:
+        return cluster.patch(action.rtype, action.ref.namespace, action.ref.name, surplus)
+    except ApiError as exc:
+        # A version that is gone and a result that is not valid are answered alike.
+        newer = cluster.get(action.rtype, action.ref.namespace, action.ref.name) if exc.status == 422 and attempts > 1 else None
+        if newer is None or newer["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
+            raise
+    return _stripped(cluster, action, newer, attempts - 1)
 
 
 def explain(exc: ApiError, action: Action) -> ApiError:

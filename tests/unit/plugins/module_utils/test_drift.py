@@ -4,9 +4,13 @@ from __future__ import annotations
 import copy
 
 import pytest
+from ansible_collections.genai.platform.plugins.module_utils._apply import apply_plan
 from ansible_collections.genai.platform.plugins.module_utils._drift import findings
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
-from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils._manifest import Desired, Ref
+from ansible_collections.genai.platform.plugins.module_utils._plan import UPDATE, Action, Plan
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 
 REF = Ref("apps", "Deployment", "ns", "api")
 API = 'k:{"name":"api"}'
@@ -105,3 +109,51 @@ def test_fieldsets():
     assert subtree(OURS, ("f:spec", "f:replicas", "f:below")) == {} and subtree(OURS, ("f:nothing",)) is None
     assert union({"f:a": {}}, {"f:a": {"f:b": {}}, "f:c": {}}) == {"f:a": {}, "f:c": {}}
     assert steps(copy.deepcopy(RELEASED), ("f:spec", "f:template", "f:spec", "f:containers", API, "f:image"))[-2:] == [0, "image"]
+
+
+class Overtaken:
+    """A cluster where a controller writes to the object just before each of the first `times` patches."""
+
+    def __init__(self, obj, times, refusal=422):
+        self.obj, self.times, self.refusal, self.patches = obj, times, refusal, []
+
+    def each(self, function, items):
+        return [function(item) for item in items]
+
+    def apply(self, *_args):
+        return copy.deepcopy(self.obj)
+
+    def get(self, *_args):
+        return copy.deepcopy(self.obj)
+
+    def patch(self, _rtype, _namespace, _name, operations):
+        self.patches.append(operations)
+        meta = self.obj["metadata"]
+        if len(self.patches) <= self.times:
+            meta["resourceVersion"] = str(int(meta["resourceVersion"]) + 1)
+            self.obj["spec"]["template"]["spec"]["containers"].insert(0, {"name": f"more-{len(self.patches)}"})
+        if operations[0]["value"] != meta["resourceVersion"] or self.refusal != 422:
+            raise ApiError("the server rejected our request due to an error in our request", self.refusal)
+        return "patched"
+
+
+def strip_of(cluster):
+    path = ("f:spec", "f:template", "f:spec", "f:containers", SPY)
+    desired = Desired("app", REF, RELEASED, 0, "")
+    action = Action(UPDATE, REF, "app", ResourceType("apps", "v1", "Deployment", "deployments", True), 0, desired, cluster.obj, strip=(path,))
+    return list(apply_plan(cluster, Plan([action]), "p", True, lambda _line: None, lambda: None).values())
+
+
+def test_what_was_added_goes_although_controllers_write_meanwhile():
+    cluster = Overtaken(deployment(extra=[{"name": "spy"}]), times=3)
+    assert strip_of(cluster) == ["patched"]
+    removed = [operations[1]["path"] for operations in cluster.patches]
+    assert removed == [f"/spec/template/spec/containers/{position}" for position in range(4)]
+
+
+@pytest.mark.parametrize(("times", "refusal"), [(99, 422), (0, 403)])
+def test_a_patch_that_is_refused_for_good_is_an_error(times, refusal):
+    cluster = Overtaken(deployment(extra=[{"name": "spy"}]), times, refusal)
+    with pytest.raises(ApiError, match="Deployment ns/api"):
+        strip_of(cluster)
+    assert len(cluster.patches) == (10 if times else 1)
