@@ -294,6 +294,6 @@ def test_a_definition_and_a_namespace_go_back_too_when_told_to(looker):
     assert sorted(kept) == [f"CustomResourceDefinition bulbs.{GROUP}", f"Namespace {EXTRA}"]
     PLATFORM.roll_back("2")
     PLATFORM.roll_back("1", prune_protected=True)
-    kubectl("wait", "--for=delete", f"namespace/{EXTRA}", f"customresourcedefinition/bulbs.{GROUP}", "--timeout=50s")
+    kubectl("wait", "--for=delete", f"namespace/{EXTRA}", f"customresourcedefinition/bulbs.{GROUP}", "--timeout=240s")
     looker.forget_kinds()
     assert looker.look().differences(first) == []
