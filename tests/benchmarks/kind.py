@@ -93,9 +93,14 @@ def by_verb(entries: list[dict]) -> dict[str, int]:
     return dict(collections.Counter(verb(entry) for entry in entries))
 
 
+def method(entry: dict) -> str:
+    """The HTTP method, or WATCH, of a request as it was sent."""
+    return VERBS.get(entry["verb"], entry["verb"].upper())
+
+
 def verb(entry: dict) -> str:
     """What may be done is asked by POST, but nothing is stored: a question is a GET here."""
-    return "GET" if "/authorization.k8s.io/" in entry["requestURI"] else VERBS.get(entry["verb"], entry["verb"].upper())
+    return "GET" if "/authorization.k8s.io/" in entry["requestURI"] else method(entry)
 
 
 def writes_outside(entries: list[dict], namespace: str) -> int:

@@ -116,7 +116,9 @@ def figures(path: pathlib.Path | None) -> str:
     """A line for each figure that was measured; '' when there are none."""
     if path is None or not path.exists():
         return ""
-    return "".join(f"{name:<66} {value}\n" for name, value in json.loads(path.read_text(encoding="utf-8")).items()) + "\n"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    width = max(map(len, found))
+    return "".join(f"{name:<{width}}  {value}\n" for name, value in found.items()) + "\n"
 
 
 def main() -> int:
