@@ -43,8 +43,8 @@ class Cluster:
 
     def __init__(self, connection: dict, expected_server: str | None = None, workers: int = 16) -> None:
         self._client = api_client(connection, workers)
-        self._pool = self._client.pool
         self.server: str = self._client.configuration.host.rstrip("/")
+        self._pool, self._base = _connections(self._client.pool, self.server)
         self.requests: collections.Counter[str] = collections.Counter()
         self._count = threading.Lock()
         self._answered = False
@@ -90,7 +90,7 @@ class Cluster:
         with self._count:
             self.requests[method] += 1
         try:
-            response = self._pool.request(
+            response = self._pool.urlopen(
                 method,
                 self._url(path, query),
                 body=None if body is None else json.dumps(body).encode(),
@@ -110,7 +110,7 @@ class Cluster:
         return email.utils.parsedate_to_datetime(self._date).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _url(self, path: str, query: dict | None) -> str:
-        return f"{self.server}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        return f"{self._base}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
 
     def _headers(self, content_type: str, accept: str) -> t.Any:
         import urllib3
@@ -120,7 +120,10 @@ class Cluster:
         # client's update_params_for_auth, whose parameters differ between its versions.
         for setting in self._client.configuration.auth_settings().values():
             headers[setting["key"]] = setting["value"]
-        result = urllib3.HTTPHeaderDict({**headers, **self._client.headers})
+        headers.update(self._client.headers)
+        if not self._client.more_headers:
+            return headers
+        result = urllib3.HTTPHeaderDict(headers)
         for name, values in self._client.more_headers.items():
             for value in values:
                 result.add(name, value)
@@ -283,7 +286,7 @@ class Cluster:
         with self._count:
             self.requests["WATCH"] += 1
         try:
-            response = self._pool.request(
+            response = self._pool.urlopen(
                 "GET",
                 self._url(path, query),
                 headers=self._headers("application/json", "application/json"),
@@ -316,6 +319,14 @@ def _assert_expected(server: str, expected: str | None) -> None:
             server=server,
             expected_server=expected,
         )
+
+
+def _connections(manager: t.Any, server: str) -> tuple[t.Any, str]:
+    """(what sends requests to the server, what their URLs begin with). Without a proxy it is the one pool of connections that the
+    manager would look up anew for every request."""
+    if getattr(manager, "proxy", None):
+        return manager, server
+    return manager.connection_from_url(server), urllib.parse.urlsplit(server).path
 
 
 def _unreachable(server: str, exc: Exception) -> Unreachable:

@@ -49,18 +49,26 @@ class Fleet:
     def apply(self) -> dict:
         """Raises InvalidInput before any write, NodesFailed (with the same result as facts) when nodes could not be written."""
         _refuse("the pools cannot be right, nothing was written", errors_of(self.pools))
-        nodes = self.cluster.list(NODES)
-        found = {node["metadata"]["name"]: pools_of(self.pools, node) for node in nodes}
-        _refuse("nodes are in more than one pool, nothing was written", [
-            f"node {name}: {', '.join(pool.name for pool in several)}" for name, several in sorted(found.items()) if len(several) > 1
-        ])
-        plans = [(node, plan_node(node, *(found[node["metadata"]["name"]] or [None]))) for node in nodes]
-        todo = [(node, plan) for node, plan in plans if plan.patch]
-        self._refuse_too_many([plan for _node, plan in plans])
+        nodes, plans = self._look()
+        todo = [plan for plan in plans if plan.patch]
+        self._refuse_too_many(plans)
         if todo:
             require(self.cluster, [Need("patch", NODES.group, NODES.plural)])
-        outcomes = [Outcome(plan) for _node, plan in todo] if self.check else self._write(todo)
-        return self._result([hardware(node) for node in nodes], [plan for _node, plan in plans], outcomes)
+        outcomes = [Outcome(plan) for plan in todo] if self.check else self._write(todo)
+        return self._result(nodes, plans, outcomes)
+
+    def _look(self) -> tuple[list[Hardware], list[NodePlan]]:
+        """What the nodes are and what is to become of them; of a node itself nothing is kept, there may be very many."""
+        nodes, plans, several = [], [], []
+        for node in self.cluster.items(NODES):
+            found = pools_of(self.pools, node)
+            nodes.append(hardware(node))
+            if len(found) > 1:
+                several.append(f"node {node['metadata']['name']}: {', '.join(pool.name for pool in found)}")
+            else:
+                plans.append(plan_node(node, *(found or [None])))
+        _refuse("nodes are in more than one pool, nothing was written", sorted(several))
+        return nodes, plans
 
     def _refuse_too_many(self, plans: list[NodePlan]) -> None:
         known = [plan for plan in plans if plan.known]
@@ -74,21 +82,21 @@ class Fleet:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, todo: list[tuple[dict, NodePlan]]) -> list[Outcome]:
+    def _write(self, todo: list[NodePlan]) -> list[Outcome]:
         if todo:
             self.progress(f"writing to {len(todo)} nodes")
         lost: list[str] = []
 
-        def write(item: tuple[dict, NodePlan]) -> Outcome:
+        def write(plan: NodePlan) -> Outcome:
             if lost:
-                return Outcome(item[1], error=f"not tried: {lost[0]}")
+                return Outcome(plan, error=f"not tried: {lost[0]}")
             try:
-                return self._write_one(item[1])
+                return self._write_one(plan)
             except Unreachable as exc:
                 lost.append(exc.message)  # the others would only wait for the same
-                return Outcome(item[1], error=exc.message)
+                return Outcome(plan, error=exc.message)
             except PlatformError as exc:
-                return Outcome(item[1], error=exc.message)
+                return Outcome(plan, error=exc.message)
 
         return self.cluster.each(write, todo)
 

@@ -23,7 +23,7 @@ ANNOTATION = {"kwok.x-k8s.io/node": "fake"}
 TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 LABEL = {"genai.platform/fleet": "kwok"}
 SELECTOR = "genai.platform/fleet=kwok"
-NODES = "/api/v1/nodes"
+NODES, LEASES = "/api/v1/nodes", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 LEASE_SECONDS = 800  # renewed four times as often, and so within the 5 min after which a node counts as lost (node-monitor-grace-period)
 WORKERS = 24
 SETTLE_SECONDS = 180
@@ -146,7 +146,10 @@ class Fleet:
         list(self._executor.map(lambda name: self._api.request("DELETE", f"{NODES}/{name}"), names))
 
     def clear(self) -> None:
-        self.delete(each["metadata"]["name"] for each in self.list())
+        """Removes all nodes, and their leases: the next fleet has the same names, and would look as old as the last one."""
+        names = [each["metadata"]["name"] for each in self.list()]
+        self.delete(names)
+        list(self._executor.map(lambda name: self._api.request("DELETE", f"{LEASES}/{name}"), names))
 
     def close(self) -> None:
         self.clear()

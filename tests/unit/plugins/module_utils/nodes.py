@@ -71,9 +71,11 @@ class FakeNodes:
     def may(self, *need):
         return False
 
-    def list(self, rtype):
+    def items(self, rtype):
         self.requests["GET"] += 1
         return copy.deepcopy(list(self.nodes.values()))
+
+    list = items
 
     def get(self, rtype, namespace, name):
         self.requests["GET"] += 1
