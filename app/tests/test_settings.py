@@ -17,6 +17,10 @@ BAD = {
     "GENAI_DRAIN_SECONDS": "nan",
     "GENAI_TORCH_THREADS": "",
     "GENAI_MODEL_TITLE": "x" * 201,
+    "GENAI_DEVICE": "tpu",
+    "GENAI_DTYPE": "float8",
+    "GENAI_DEADLINE_SECONDS": "0",
+    "GENAI_MAX_QUEUE": "-1",
 }
 
 
@@ -37,6 +41,15 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "max_body_bytes": "2048",
         "max_batch_size": "4",
         "drain_seconds": "2.5",
+        "max_image_pixels": "100",
+        "max_queue": "8",
+        "deadline_seconds": "0.5",
+        "device": "cuda:1",
+        "dtype": "bfloat16",
+        "compile": "True",
+        "warm_up": "0",
+        "models_file": "/etc/models.yaml",
+        "reload_seconds": "60.0",
         "torch_threads": "2",
     }
     assert set(values) == set(Settings.model_fields)

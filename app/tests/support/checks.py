@@ -1,0 +1,14 @@
+"""What every refusal has to be."""
+
+import httpx
+
+
+def check(response: httpx.Response, status: int, detail: str) -> None:
+    """The response is a problem with this status, and its detail contains `detail`."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == status
+    assert detail in problem["detail"]
+    assert "Traceback" not in response.text
