@@ -94,7 +94,7 @@ def test_several_models(shelf: Shelf, start: Callable[[], TestClient]) -> None:
     b = client.get("/v1/models/b").json()
     assert (b["default"], b["max_batch_size"], b["max_queue"], b["deadline_seconds"]) == (False, 32, 99, 3)
     assert b["label_names"] == list(range(10))
-    assert client.get("/v1/models/a").json()["max_queue"] == 8  # four batches
+    assert client.get("/v1/models/a").json()["max_queue"] == 16  # eight batches
 
 
 @pytest.mark.parametrize("path", ["/v1/models/c", "/v1/models/c:predict"])

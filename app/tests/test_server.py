@@ -128,5 +128,6 @@ RAW = {
 @pytest.mark.parametrize(("text", "status"), RAW.values(), ids=RAW)
 def test_odd_http(start: Start, text: str, status: int) -> None:
     server = start(GENAI_MAX_BODY_BYTES="1024")
+    server.becomes("/ready", 200)
     assert server.says(text).startswith(b"HTTP/1.1 %d" % status)
     assert server.status("/health") == 200

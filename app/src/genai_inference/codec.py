@@ -4,6 +4,7 @@ Instances are arrays (n, *shape) in the card's own scale; InputError names what 
 """
 
 import io
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -38,7 +39,7 @@ def _instance(spec: InputSpec, index: int, pixels: Pixels) -> Batch:
         image = np.asarray(pixels, dtype=np.float64)
     except ValueError:
         raise InputError(f"instances.{index}: the rows are not all of the same length") from None
-    shape, size = tuple(spec.shape), int(np.prod(spec.shape))
+    shape, size = tuple(spec.shape), math.prod(spec.shape)
     if image.shape not in ((size,), shape):
         raise InputError(f"instances.{index}: {size} or {_by(shape)} numbers expected, got {_by(image.shape)}")
     _check_range(spec, image, f"instances.{index}")
@@ -65,8 +66,7 @@ def read_npy(body: bytes) -> NDArray[Any]:
     try:
         start = npy.MAGIC_LEN + 2 + int.from_bytes(body[npy.MAGIC_LEN : npy.MAGIC_LEN + 2], "little")
         shape, fortran, dtype = _npy_header(body[:start])
-        count = int(np.prod(shape, dtype=object)) if shape else 1
-        if count * dtype.itemsize != len(body) - start:
+        if math.prod(shape) * dtype.itemsize != len(body) - start:
             raise ValueError("its length is not that of its shape")
         return np.frombuffer(body, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
     except InputError:

@@ -89,7 +89,7 @@ class LimitBody:
                 raise HTTPException(413, self._refusal, {"Connection": "close"})
             return message
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > self._limit:
             await problem(413, self._refusal, {"Connection": "close"})(scope, receive, send)
         else:

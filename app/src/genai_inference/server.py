@@ -66,6 +66,7 @@ def serve(settings: Settings, make_engine: MakeEngine) -> None:
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # who asks is no matter of ours, and headers that say so can be forged
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # handed to call_later as it is
         timeout_graceful_shutdown=FINISH_SECONDS,

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .model import ModelError
 
 PREFIX = "GENAI_"
-QUEUED_BATCHES = 4
+QUEUED_BATCHES = 8
 
 
 class SettingsError(Exception):
