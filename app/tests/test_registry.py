@@ -193,6 +193,19 @@ def test_what_cannot_be_loaded_changes_nothing_and_is_said(shelf: Shelf, start: 
     assert shelf.engines["b/1"] is not first
 
 
+def test_an_error_nobody_expected_is_said_too_and_ends_nothing(
+    shelf: Shelf, start: Callable[[], TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.write({"dir": "a/1"})
+    client = start()
+    eventually(lambda: ready(client), "ready")
+    with monkeypatch.context() as broken:
+        broken.setattr("genai_inference.registry.fingerprint", lambda _: 1 / 0)
+        eventually(lambda: "ZeroDivisionError" in client.get("/ready").text, "degraded")
+        assert client.post("/v1/predict", json=ONE).status_code == 200
+    eventually(lambda: client.get("/ready").json() == {"status": "ready"}, "recovered")
+
+
 def test_a_changed_file_of_the_package_is_a_new_version(shelf: Shelf, start: Callable[[], TestClient]) -> None:
     shelf.write({"dir": "a/1"})
     client = start()

@@ -98,19 +98,22 @@ class Registry:
             device.close()
 
     def _follow(self) -> None:
+        self._lifecycle.failure = self._try()
+        self._lifecycle.loaded = self._lifecycle.failure is None
+        while self._lifecycle.loaded and self._reload_seconds and not self._closed.wait(self._reload_seconds):
+            error = self._try()
+            self._lifecycle.degraded = {"models": str(error)} if error else {}
+
+    def _try(self) -> ModelError | None:
+        """Why the configuration could not be followed. Nothing ends this thread: the next change may be a good one."""
         try:
             self.reconcile()
         except ModelError as error:
-            self._lifecycle.failure = error
-            return
-        self._lifecycle.loaded = True
-        while self._reload_seconds and not self._closed.wait(self._reload_seconds):
-            try:
-                self.reconcile()
-            except ModelError as error:
-                self._lifecycle.degraded = {**self._lifecycle.degraded, "models": str(error)}
-            else:
-                self._lifecycle.degraded = {k: v for k, v in self._lifecycle.degraded.items() if k != "models"}
+            return error
+        except Exception as error:
+            log.exception("configuration of models not read")
+            return ModelError(Path("models"), f"{type(error).__name__}: {error}")
+        return None
 
     def reconcile(self) -> None:
         """Makes what is served what the configuration says; ModelError, and nothing changed, if it cannot.

@@ -237,7 +237,8 @@ def write(bench: Bench, models: list[str], missing: dict[str, str]) -> None:
     measured = [model for model in models if f"{model}.{OURS}.no_op.p50" in bench.samples.values]
     (BUILD / "bench-app.json").write_text(json.dumps({**bench.samples.as_json(), "missing": missing}, indent=1) + "\n", encoding="utf-8")
     if measured:
-        peers = [line for line in (HERE / "requirements-peers.txt").read_text(encoding="utf-8").splitlines() if line.startswith(("lit", "bento", "ray", "fast", "uvi"))]
+        lines = (HERE / "requirements-peers.txt").read_text(encoding="utf-8").splitlines()
+        peers = [line for line in lines if line.startswith(("bento", "fast", "lit", "ray", "uvi"))]
         facts = {
             "runs": min(len(bench.samples.values[f"{model}.{OURS}.full.p50"]) for model in measured),
             "busy": max(max(found) for key, found in bench.samples.values.items() if key.endswith("client_busy")),
