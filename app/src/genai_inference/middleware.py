@@ -7,6 +7,7 @@ from http import HTTPStatus
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import request_id
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .problems import problem
@@ -33,7 +34,7 @@ class LeaveWhileDraining:
 
 
 class Observe:
-    """Counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
+    """Names, counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -43,18 +44,21 @@ class Observe:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         status, started = 0, time.perf_counter()
+        name = request_id.of(scope["headers"])
+        request_id.current.set(name)
 
         async def note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (request_id.HEADER, name.encode())]
             await send(message)
 
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, note)
             except Exception:
-                access.exception("unexpected error")
+                access.exception("unexpected error", extra={"fields": {"request_id": name}})
                 if status:  # too late for another answer: the server breaks the connection off
                     raise
                 await problem(500, "Unexpected error; see the log.")(scope, receive, note)
@@ -66,6 +70,7 @@ class Observe:
         self._metrics.answered(route, scope["method"], status, seconds)
         level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
         request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+        request["request_id"] = request_id.current.get()
         access.log(level, "request", extra={"fields": request})
 
 

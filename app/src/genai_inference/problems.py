@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from . import request_id
 from .batching import Abandoned, DeadlineExceeded, QueueFull
 from .codec import InputError
 from .schemas import FORMS, Problem
@@ -18,7 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The response to a request that failed."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.current.get())
     return JSONResponse(body.model_dump(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 

@@ -115,9 +115,10 @@ class VersionResponse(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 problem details."""
+    """An error, as RFC 9457 problem details. `request_id` is that of the log and of the header X-Request-ID."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
+    request_id: str

@@ -8,7 +8,8 @@ def check(response: httpx.Response, status: int, detail: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
-    assert set(problem) == {"type", "title", "status", "detail"}
+    assert set(problem) == {"type", "title", "status", "detail", "request_id"}
     assert problem["status"] == status
+    assert problem["request_id"] == response.headers["x-request-id"]
     assert detail in problem["detail"]
     assert "Traceback" not in response.text
