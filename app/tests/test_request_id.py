@@ -1,4 +1,4 @@
-"""Every request has an id, in its answer, its problem and its line of the log; only what is fit for a log is taken over."""
+"""Every request has an id, in its answer, its problem and its line of the log; only one fit for a log is taken over."""
 
 import json
 import logging
