@@ -13,11 +13,12 @@ from starlette.middleware import Middleware
 from starlette.types import Receive
 
 from . import __version__, bodies, codec, problems
+from .api_keys import KeyFile
 from .batching import Abandoned
 from .engine import Batch, MakeEngine, Probabilities
 from .lifecycle import Lifecycle
 from .metrics import Metrics
-from .middleware import LeaveWhileDraining, LimitBody, Observe
+from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
 from .registry import Model, Registry
 from .schemas import (
     Catalog,
@@ -102,6 +103,7 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics),
+            Middleware(Authenticate, keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None),
             Middleware(LimitBody, limit=settings.max_body_bytes),
         ],
     )
@@ -128,7 +130,7 @@ def _service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
-    for status in (400, 404, 413, 415, 422, 429, 503, 504)
+    for status in (400, 401, 404, 413, 415, 422, 429, 503, 504)
 }
 RAW = {"schema": {"type": "string", "format": "binary"}}
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}

@@ -8,11 +8,13 @@ from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import request_id
+from .api_keys import KeyFile, client_of, presented_in
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .problems import problem
 
 access = logging.getLogger("genai_inference.access")
+PROTECTED = "/v1/"
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -71,7 +73,29 @@ class Observe:
         level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
         request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
         request["request_id"] = request_id.current.get()
+        if "client_name" in scope:
+            request["client"] = scope["client_name"]
         access.log(level, "request", extra={"fields": request})
+
+
+class Authenticate:
+    """Lets nobody without a key into /v1; what probes, scrapers and clients ask first stays open."""
+
+    def __init__(self, app: ASGIApp, keys: KeyFile | None) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._keys is None or scope["type"] != "http" or not scope["path"].startswith(PROTECTED):
+            return await self._app(scope, receive, send)
+        presented = presented_in(dict(scope["headers"]))
+        client = client_of(self._keys.keys, presented) if presented else None
+        if client is None:
+            detail = "This API key is not known." if presented else "An API key is needed: Authorization: Bearer KEY."
+            refusal = problem(401, detail, {"WWW-Authenticate": "Bearer", "Connection": "close"})
+            return await refusal(scope, receive, send)
+        scope["client_name"] = client
+        await self._app(scope, receive, send)
 
 
 class LimitBody:

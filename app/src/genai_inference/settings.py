@@ -73,6 +73,7 @@ class Settings(ModelOptions, BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
+    api_keys_file: Path | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
