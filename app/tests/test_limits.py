@@ -39,11 +39,13 @@ def test_more_than_may_wait_is_refused_with_429(
     refused = client.post("/v1/predict", json=ONE)
     check(refused, 429, "Too many requests are waiting; try again in ")
     assert int(refused.headers["retry-after"]) >= 1
+    rubbish = client.post("/v1/predict", content=b"rubbish", headers={"content-type": "image/png"})
+    check(rubbish, 429, "Too many requests are waiting")  # what is refused is not even decoded
     engine.may_compute.set()
     assert (computed.result().status_code, waiting.result().status_code) == (200, 200)
     assert client.post("/v1/predict", json=ONE).status_code == 200
     metrics = client.get("/metrics").text
-    assert 'genai_requests_dropped_total{model="stub",reason="queue_full"} 1.0' in metrics
+    assert 'genai_requests_dropped_total{model="stub",reason="queue_full"} 2.0' in metrics
     assert 'genai_batch_size_sum{model="stub"} 4.0' in metrics
     assert 'genai_queue_wait_seconds_count{model="stub"} 3.0' in metrics
     assert 'genai_forward_seconds_count{model="stub"} 3.0' in metrics

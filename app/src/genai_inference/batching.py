@@ -146,15 +146,19 @@ class Batcher:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         work = Work(inputs, loop.create_future(), now, now + seconds)
         with self._device.lock:
-            if self.waiting + len(inputs) > self.max_queue:
-                self._observer.dropped("queue_full")
-                raise QueueFull(retry_after(self.waiting, self._items_per_second))
+            self.check_room(len(inputs))
             self._queue.append(work)
             self.waiting += len(inputs)
             self._device.wake(self)
         timer = loop.call_later(seconds, self._expire, work)
         work.answer.add_done_callback(lambda _: self._settled(work, timer))
         return work.answer
+
+    def check_room(self, items: int = 1) -> None:
+        """QueueFull if so many more cannot wait. Asked before a body is decoded, it makes refusing cheap."""
+        if self.waiting + items > self.max_queue:
+            self._observer.dropped("queue_full")
+            raise QueueFull(retry_after(self.waiting, self._items_per_second))
 
     def take(self) -> list[Work]:
         """The next batch, maybe empty; the caller holds the lock."""

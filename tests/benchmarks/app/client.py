@@ -26,6 +26,9 @@ except ImportError:
     uvloop = None
 
 
+OK = 200
+
+
 @dataclasses.dataclass
 class Load:
     """Shared by all connections: what to send, and what came back."""
@@ -35,6 +38,7 @@ class Load:
     stopped: bool = False
     sent: int = 0
     latencies: list[float] = dataclasses.field(default_factory=list)
+    refusals: list[float] = dataclasses.field(default_factory=list)
     statuses: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     # With a rate: the times at which requests were due that no connection has taken yet, and connections without work.
     due: collections.deque[float] = dataclasses.field(default_factory=collections.deque)
@@ -45,7 +49,7 @@ class Load:
         now = time.perf_counter()
         if now >= self.measured_from and not self.stopped:  # whenever it began: else the last batches would not count
             self.statuses[status] += 1
-            self.latencies.append(now - began)
+            (self.latencies if status == OK else self.refusals).append(now - began)
         if self.stopped:
             return
         if not self.paced:
@@ -142,6 +146,7 @@ async def run(spec: dict) -> dict:
         "per_second": len(ordered) / took,
         "statuses": {str(status): count for status, count in load.statuses.items()},
         **{f"p{share}": percentile(ordered, share / 100) * 1000 for share in (50, 95, 99)},
+        "refused_p95": percentile(sorted(load.refusals), 0.95) * 1000,
         "client_busy": busy / took,
         "unsent": len(load.due),
     }
