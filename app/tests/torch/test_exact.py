@@ -18,7 +18,7 @@ from waiting import eventually
 from genai_inference.api import create_app
 from genai_inference.engine import Batch, Probabilities
 from genai_inference.model import ModelCard
-from genai_inference.network import find_device, load_network, place, probabilities
+from genai_inference.network import find_device, load_network, place, probabilities, use_threads
 from genai_inference.packages import write_random
 from genai_inference.settings import ModelConfig, Settings
 from genai_inference.torch_engine import TorchEngine
@@ -43,6 +43,7 @@ def images(package: tuple[Path, ModelCard]) -> Batch:
 
 def bare(package: tuple[Path, ModelCard], images: Batch) -> Probabilities:
     folder, card = package
+    use_threads(1)  # of this thread: with another number the sums are made in another order
     network = place(load_network(folder, card), find_device("cpu"), "float32", False)
     return probabilities(network, images, maximum=255.0)
 
