@@ -90,7 +90,7 @@ class Cluster:
         with self._count:
             self.requests[method] += 1
         try:
-            response = self._pool.urlopen(
+            response = self._pool.request(
                 method,
                 self._url(path, query),
                 body=None if body is None else json.dumps(body).encode(),
@@ -286,7 +286,7 @@ class Cluster:
         with self._count:
             self.requests["WATCH"] += 1
         try:
-            response = self._pool.urlopen(
+            response = self._pool.request(
                 "GET",
                 self._url(path, query),
                 headers=self._headers("application/json", "application/json"),

@@ -42,7 +42,7 @@ NOTES = """\
   *bare loop* (a Python program that sends one merge patch per node, 16 at a time, knows them all, and does nothing else).
 - Median of {runs} runs, each with every tool in turn, fastest and slowest in brackets. Before each the labels are taken off again.
 - Nine of ten nodes have GPUs; these are labelled: gpu-type, workload-type and the pool. The nodes are kept alive by kwok meanwhile.
-- The loop takes too long to be run in full: {sample} nodes are measured, and the time above the start of a playbook is scaled to {few}.
+- The loop takes too long to be run in full: {sample} nodes are measured, and the time above the start of a playbook is scaled to {labelled}.
 - *Bound*: what a tool would reach here that takes only the bare loop (the whole command: the start of a playbook, too).
 - kubectl runs once for each of the five pools, with a label selector, which patches all nodes of the pool, one after the other."""
 
@@ -243,7 +243,7 @@ def report(samples: Samples, sizes: Sizes, runs: int) -> str:
     text = "\n".join([
         *table.GOALS_HEAD, *(goal.row() for goal in goals(samples, sizes)), "",
         "| case, nodes | tool | seconds | requests |", "|---|---|---|---|", *rows(samples, sizes), "",
-        NOTES.format(runs=runs, **dataclasses.asdict(sizes)), "",
+        NOTES.format(runs=runs, labelled=labelled(sizes.few), **dataclasses.asdict(sizes)), "",
     ])
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench-fleet.json").write_text(json.dumps({"runs": runs, **dataclasses.asdict(sizes), **samples.as_json()}, indent=1), encoding="utf-8")

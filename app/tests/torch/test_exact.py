@@ -44,7 +44,7 @@ def images(package: tuple[Path, ModelCard]) -> Batch:
 def bare(package: tuple[Path, ModelCard], images: Batch) -> Probabilities:
     folder, card = package
     use_threads(1)  # of this thread: with another number the sums are made in another order
-    network = place(load_network(folder, card), find_device("cpu"), "float32", False)
+    network = place(load_network(folder, card), find_device("cpu"), "float32", False, card.input.shape)
     return probabilities(network, images, maximum=255.0)
 
 
@@ -61,6 +61,13 @@ def ask(client: TestClient, images: Batch) -> Probabilities:
 def test_the_answers_tell_images_apart(package: tuple[Path, ModelCard], images: Batch) -> None:
     found = bare(package, images)
     assert found.std(axis=0).max() > 100 * TOLERANCE  # else the tests below would say nothing
+
+
+def test_the_graph_says_what_the_layers_say_one_by_one(package: tuple[Path, ModelCard], images: Batch) -> None:
+    network = load_network(*package)
+    for size in (1, 2, MOST):
+        layers = probabilities(network, images[:size], maximum=255.0)
+        np.testing.assert_allclose(bare(package, images[:size]), layers, atol=TOLERANCE, rtol=0)
 
 
 def test_every_size_of_a_batch(package: tuple[Path, ModelCard], images: Batch) -> None:

@@ -54,8 +54,8 @@ def test_goals(samples):
 
 def test_a_goal_that_is_missed(samples):
     samples.values["m.ours.full.per_second"] = [110.0] * 3
-    share, _, faster, *_ = report.goals(samples, "m", SIZES)
-    assert (share.met, faster.met) == (False, False)
+    goals = report.goals(samples, "m", SIZES)
+    assert (goals[0].met, goals[2].met) == (False, False)
 
 
 def test_the_report_names_a_peer_that_is_missing(samples):
