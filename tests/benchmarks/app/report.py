@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 
-from table import Goal, Samples
+from table import GOALS_HEAD, Goal, Samples
 
 OURS, LITSERVE, BENTOML, RAY, PLAIN = "ours", "litserve", "bentoml", "ray", "fastapi"
 TITLES = {OURS: "this service", LITSERVE: "LitServe", BENTOML: "BentoML", RAY: "Ray Serve", PLAIN: "FastAPI, `def` endpoint"}
@@ -80,7 +80,7 @@ def markdown(samples: Samples, models: list[str], sizes: list[int], facts: dict)
             title = ""
     latencies = " | ".join(f"{title}: {what}" for title in CASES.values() for what in ("p50, ms", "p95", "p99"))
     return "\n".join([
-        "| model | goal | | measured | met |", "|---|---|---|---|---|", *goal_rows, "",
+        GOALS_HEAD[0].replace("case", "model"), GOALS_HEAD[1], *goal_rows, "",
         f"| model | server | requests/s | of T_raw | {latencies} |", "|---|---|---|---|" + "---|" * 9, *rows, "",
         NOTES.format(**facts), "",
     ])
