@@ -150,33 +150,13 @@ def load_network(model_dir: Path, card: ModelCard) -> nn.Module:
     return network.eval()
 
 
-class Graph(nn.Module):
-    """A network as one graph. An inference then takes Python's lock once, not once for every operation: beside a busy
-    event loop each of those would wait for up to 5 ms. Batch normalisation is folded into the convolutions.
-    """
-
-    def __init__(self, network: nn.Module, shape: list[int]) -> None:
-        super().__init__()
-        weight = next(network.parameters())
-        self.weight = nn.Parameter(torch.empty_like(weight[:0]), requires_grad=False)  # of the device and the type
-        example = torch.zeros((2, *shape), device=weight.device, dtype=weight.dtype)
-        with torch.no_grad():
-            traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        self.graph = torch.jit.freeze(traced)
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.graph(images)
-        return scores
-
-
-def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool, shape: list[int]) -> nn.Module:
-    """The network where and how it is to compute. `shape` is that of an instance."""
+def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool) -> nn.Module:
+    """The network where and how it is to compute."""
     # channels_last is what convolutions are fastest in, on CPUs and GPUs.
     network = network.to(device, getattr(torch, dtype))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if not compiled:
-        return Graph(network, shape)
-    network.compile(dynamic=True)  # type: ignore[no-untyped-call]  # once for any size of a batch, not once for each
+    if compiled:
+        network.compile(dynamic=True)  # type: ignore[no-untyped-call]  # once for any size of a batch, not once for each
     return network
 
 

@@ -44,7 +44,7 @@ def images(package: tuple[Path, ModelCard]) -> Batch:
 def bare(package: tuple[Path, ModelCard], images: Batch) -> Probabilities:
     folder, card = package
     use_threads(1)  # of this thread: with another number the sums are made in another order
-    network = place(load_network(folder, card), find_device("cpu"), "float32", False, card.input.shape)
+    network = place(load_network(folder, card), find_device("cpu"), "float32", False)
     return probabilities(network, images, maximum=255.0)
 
 
@@ -61,13 +61,6 @@ def ask(client: TestClient, images: Batch) -> Probabilities:
 def test_the_answers_tell_images_apart(package: tuple[Path, ModelCard], images: Batch) -> None:
     found = bare(package, images)
     assert found.std(axis=0).max() > 100 * TOLERANCE  # else the tests below would say nothing
-
-
-def test_the_graph_says_what_the_layers_say_one_by_one(package: tuple[Path, ModelCard], images: Batch) -> None:
-    network = load_network(*package)
-    for size in (1, 2, MOST):
-        layers = probabilities(network, images[:size], maximum=255.0)
-        np.testing.assert_allclose(bare(package, images[:size]), layers, atol=TOLERANCE, rtol=0)
 
 
 def test_every_size_of_a_batch(package: tuple[Path, ModelCard], images: Batch) -> None:
@@ -99,12 +92,13 @@ def test_any_concurrency(package: tuple[Path, ModelCard], images: Batch) -> None
 
 
 def test_bfloat16_is_close(package: tuple[Path, ModelCard], images: Batch) -> None:
-    engine = TorchEngine(ModelConfig(dir=package[0], dtype="bfloat16", device="cpu"), 1)
+    # Two images and no warm-up: where torch has no fast code for this type, each takes seconds.
+    engine = TorchEngine(ModelConfig(dir=package[0], dtype="bfloat16", device="cpu", warm_up=0), 1)
     engine.load()
-    found = engine.predict(images[:4])
+    found = engine.predict(images[:2])
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, bare(package, images[:4]), atol=HALF_TOLERANCE)
-    assert not np.array_equal(found, bare(package, images[:4]))  # it really was another type
+    np.testing.assert_allclose(found, bare(package, images[:2]), atol=HALF_TOLERANCE)
+    assert not np.array_equal(found, bare(package, images[:2]))  # it really was another type
 
 
 def test_inputs_are_left_as_they_were(package: tuple[Path, ModelCard], images: Batch) -> None:
