@@ -91,3 +91,8 @@ bench: collections ## measures the engine against its peers on the cluster of `m
 bench-fleet: collections ## measures gpu_nodes against its peers on the cluster of `make up`: RUNS=5, about 20 min
 	@flock $(CACHE) $(PLAY) molecule/shared/kwok.yml
 	@$(BIN)/python tests/benchmarks/fleet.py --runs $(RUNS) $(ARGS)
+
+# As `bench`, of the inference service. Needs no cluster, but the machine to itself; torch and the peers come from PyPI once.
+.PHONY: bench-app
+bench-app: venv ## measures the inference service against the bare model and its peers: RUNS=5, about 40 min
+	@$(BIN)/python tests/benchmarks/app/bench_app.py --runs $(RUNS) $(ARGS)

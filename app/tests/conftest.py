@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from processes import start
 from stub import StubEngine
 from waiting import eventually
 
 from genai_inference.api import create_app
 from genai_inference.settings import Settings
+
+__all__ = ["start"]  # the fixture
 
 TORCH_TESTS = Path(__file__).parent / "torch"
 
@@ -51,11 +54,12 @@ def engine() -> Iterator[StubEngine]:
     engine = StubEngine()
     yield engine
     engine.may_load.set()
+    engine.may_compute.set()
 
 
 @pytest.fixture
 def app(settings: Settings, engine: StubEngine) -> FastAPI:
-    return create_app(settings, engine)
+    return create_app(settings, lambda _: engine)
 
 
 @pytest.fixture

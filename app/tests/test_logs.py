@@ -5,7 +5,7 @@ import logging
 
 import pytest
 from fastapi.testclient import TestClient
-from stub import digit
+from stub import StubEngine, digit
 
 from genai_inference.logs import JsonLines
 
@@ -33,10 +33,8 @@ def test_a_request(client: TestClient, caplog: pytest.LogCaptureFixture) -> None
     assert "secret" not in str((known, unknown))
 
 
-def test_an_unexpected_error(
-    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stub.StubEngine.predict", lambda *_: 1 / 0)
+def test_an_unexpected_error(client: TestClient, engine: StubEngine, caplog: pytest.LogCaptureFixture) -> None:
+    engine.error = ZeroDivisionError()
     caplog.set_level(logging.INFO)
     client.post("/v1/predict", json={"instances": [digit(1)]})
     error, request = lines(caplog, "genai_inference.access")

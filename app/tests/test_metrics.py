@@ -1,9 +1,8 @@
 """The metrics move with what happens, and no caller can make up label values."""
 
-import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from stub import digit
+from stub import StubEngine, digit
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -40,13 +39,15 @@ def test_predictions_are_counted_by_label_and_version(client: TestClient) -> Non
     client.post("/v1/predict", json={"instances": [digit(4), digit(4), digit(9)]})
     after = scrape(client)
     for label, count in {"4": 2, "9": 1}.items():
-        assert moved(before, after, "genai_predictions_total", label=label, model_version="9.8.7") == count
+        assert (
+            moved(before, after, "genai_predictions_total", model="stub", label=label, model_version="9.8.7") == count
+        )
 
 
 def test_model_and_process(client: TestClient) -> None:
     values = scrape(client)
     assert values["genai_model_info", frozenset({("name", "stub"), ("version", "9.8.7")})] == 1
-    assert values["genai_model_load_seconds", frozenset()] > 0
+    assert values["genai_model_load_seconds", frozenset({("model", "stub")})] > 0
     assert values["process_resident_memory_bytes", frozenset()] > 0
     assert values["genai_http_requests_in_flight", frozenset()] == 1  # this scrape
 
@@ -67,8 +68,8 @@ def test_nothing_a_caller_sends_becomes_a_label(client: TestClient) -> None:
     }
 
 
-def test_an_unexpected_error_is_counted(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stub.StubEngine.predict", lambda *_: 1 / 0)
+def test_an_unexpected_error_is_counted(client: TestClient, engine: StubEngine) -> None:
+    engine.error = ZeroDivisionError()
     before = scrape(client)
     client.post("/v1/predict", json={"instances": [digit(1)]})
     labels = {"route": "/v1/predict", "method": "POST", "status": "500"}

@@ -70,16 +70,16 @@ def test_draining_turns_unready_and_sends_clients_away_but_serves(app: FastAPI, 
 def test_a_model_that_cannot_be_loaded_is_named(settings: Settings) -> None:
     engine = StubEngine(failure=ModelError(settings.model_dir / "model.yaml", "no such file or directory"))
     engine.may_load.set()
-    with TestClient(create_app(settings, engine)) as client:
+    with TestClient(create_app(settings, lambda _: engine)) as client:
         eventually(lambda: "failed" in client.get("/ready").text, "failure")
         assert client.get("/ready").json()["reason"] == "failed: /model/model.yaml: no such file or directory"
         assert client.get("/ready").status_code == 503
 
 
 def test_an_unexpected_error_while_loading_is_named_too(settings: Settings) -> None:
-    engine = StubEngine(failure=ImportError("no torch"))  # type: ignore[arg-type]
+    engine = StubEngine(failure=ImportError("no torch"))
     engine.may_load.set()
-    with TestClient(create_app(settings, engine)) as client:
+    with TestClient(create_app(settings, lambda _: engine)) as client:
         eventually(lambda: "failed" in client.get("/ready").text, "failure")
         assert client.get("/ready").json()["reason"] == "failed: /model: ImportError: no torch"
 
@@ -95,4 +95,13 @@ def test_version(client: TestClient) -> None:
 
 def test_the_api_is_described(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/predict", "/health", "/ready", "/metrics", "/version"}
+    assert set(paths) == {
+        "/v1/predict",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/models/{name}:predict",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/version",
+    }

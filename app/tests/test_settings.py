@@ -1,11 +1,9 @@
 """Settings come from the environment; a bad one ends the process with one clear line."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import start
 
 from genai_inference.settings import Settings, SettingsError, read_settings
 
@@ -17,6 +15,10 @@ BAD = {
     "GENAI_DRAIN_SECONDS": "nan",
     "GENAI_TORCH_THREADS": "",
     "GENAI_MODEL_TITLE": "x" * 201,
+    "GENAI_DEVICE": "tpu",
+    "GENAI_DTYPE": "float8",
+    "GENAI_DEADLINE_SECONDS": "0",
+    "GENAI_MAX_QUEUE": "-1",
 }
 
 
@@ -37,6 +39,16 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "max_body_bytes": "2048",
         "max_batch_size": "4",
         "drain_seconds": "2.5",
+        "max_image_pixels": "100",
+        "api_keys_file": "/etc/keys",
+        "max_queue": "8",
+        "deadline_seconds": "0.5",
+        "device": "cuda:1",
+        "dtype": "bfloat16",
+        "compile": "True",
+        "warm_up": "0",
+        "models_file": "/etc/models.yaml",
+        "reload_seconds": "60.0",
         "torch_threads": "2",
     }
     assert set(values) == set(Settings.model_fields)
@@ -84,11 +96,3 @@ def test_a_port_that_is_taken_ends_with_2_and_one_line() -> None:
 def test_a_missing_model_package_ends_with_3_and_one_line(tmp_path: Path) -> None:
     code, stderr = start(GENAI_MODEL_DIR=str(tmp_path), GENAI_HOST="127.0.0.1", GENAI_PORT="0")
     assert (code, stderr) == (3, f"genai-inference: {tmp_path}/model.yaml: no such file or directory\n")
-
-
-def start(**variables: str) -> tuple[int, str]:
-    """Exit code and stderr of the real command with these variables."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
-    command = [sys.executable, "-m", "genai_inference"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    return done.returncode, done.stderr

@@ -1,4 +1,4 @@
-"""Command line: `serve` (the default) and `train`.
+"""Command line: `serve` (the default), `train` and `package`.
 
 Everything heavy is imported by the command that needs it: `serve` must set the number of threads before numpy and
 torch are loaded, and must be able to refuse bad settings without them.
@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 MINIMUM_ACCURACY = 0.97
@@ -22,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "train":
         return _train(arguments.out, arguments.model_version, arguments.seed)
+    if arguments.command == "package":
+        return _package(arguments)
     return _serve()
 
 
@@ -33,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder for the package")
     train.add_argument("--model-version", type=_word, required=True, help="version of the model, e.g. 1.0.0")
     train.add_argument("--seed", type=int, help="default: derived from the version")
+    package = commands.add_parser("package", help="write a package with random weights, for benchmarks")
+    package.add_argument("--architecture", required=True, help="digits-cnn-v1, resnet18-v1 or resnet50-v1")
+    package.add_argument("--out", type=Path, required=True, help="folder for the package")
+    package.add_argument("--name", type=_word, help="default: the architecture")
+    package.add_argument("--model-version", type=_word, default="0.0.0", help="default: 0.0.0")
+    package.add_argument("--size", type=int, default=224, help="height and width of an image, default 224")
+    package.add_argument("--labels", type=int, default=1000, help="default 1000")
+    package.add_argument("--seed", type=int, default=0)
     return parser
 
 
@@ -45,18 +56,20 @@ def _word(text: str) -> str:
 
 
 def _serve() -> int:
+    from .cpus import usable_cpus
     from .model import ModelError
     from .settings import SettingsError, read_settings
 
     try:
         settings = read_settings()
-        os.environ["OMP_NUM_THREADS"] = str(settings.torch_threads)
+        threads = settings.torch_threads or usable_cpus()
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
         from . import logs
         from .server import serve
         from .torch_engine import TorchEngine
 
         logs.configure(settings.log_level)
-        serve(settings, TorchEngine(settings.model_dir, settings.torch_threads))
+        serve(settings, partial(TorchEngine, threads=threads))
     except (SettingsError, ModelError) as error:
         print(f"genai-inference: {error}", file=sys.stderr)
         return error.exit_code
@@ -75,6 +88,21 @@ def _train(out: Path, version: str, seed: int | None) -> int:
         print(f"genai-inference: accuracy is below {MINIMUM_ACCURACY}, no package written", file=sys.stderr)
         return 4
     write_package(out, version, network, accuracy, held_out)
+    return 0
+
+
+def _package(arguments: argparse.Namespace) -> int:
+    from .model import ModelError
+    from .packages import write_random
+
+    name = arguments.name or arguments.architecture
+    shape = {"size": arguments.size, "labels": arguments.labels, "seed": arguments.seed}
+    try:
+        write_random(arguments.out, arguments.architecture, arguments.model_version, name=name, **shape)
+    except (ModelError, ValueError) as error:
+        print(f"genai-inference: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    print(f"{name} {arguments.model_version}: random weights, in {arguments.out}")
     return 0
 
 

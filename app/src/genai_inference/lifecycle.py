@@ -1,21 +1,19 @@
 """Where the process is in its life. The application and the server share one of these."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .model import ModelCard, ModelError
+from .model import ModelError
 
 
 @dataclass
 class Lifecycle:
     """loading -> ready -> draining, or loading -> failed. Plain assignments, so any thread may make them."""
 
-    card: ModelCard | None = None
+    loaded: bool = False
     failure: ModelError | None = None
     draining: bool = False
-
-    @property
-    def loading(self) -> bool:
-        return self.card is None and self.failure is None
+    # What does not work although requests are answered: {part: reason}.
+    degraded: dict[str, str] = field(default_factory=dict)
 
     @property
     def unready(self) -> str | None:
@@ -24,4 +22,4 @@ class Lifecycle:
             return f"failed: {self.failure}"
         if self.draining:
             return "draining"
-        return "loading the model" if self.loading else None
+        return None if self.loaded else "loading the model"

@@ -1,15 +1,15 @@
 """Prometheus metrics. Every label has few possible values, whatever clients send."""
 
-from collections.abc import Sequence
+from collections import Counter as Count
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from .model import ModelCard
-from .schemas import Prediction
-
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FINE_BUCKETS = (0.0001, 0.00025, 0.0005, *BUCKETS)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
@@ -32,10 +32,36 @@ class Metrics:
         )
         self.in_flight = Gauge("genai_http_requests_in_flight", "Requests being answered", registry=registry)
         self._predictions = Counter(
-            "genai_predictions", "Instances classified", ["label", "model_version"], registry=registry
+            "genai_predictions", "Instances classified", ["model", "label", "model_version"], registry=registry
         )
-        self._loaded = Gauge("genai_model_info", "The model that is loaded: 1", ["name", "version"], registry=registry)
-        self._load = Gauge("genai_model_load_seconds", "Time it took to load the model", registry=registry)
+        self._loaded = Gauge("genai_model_info", "A model that is loaded: 1", ["name", "version"], registry=registry)
+        self._load = Gauge("genai_model_load_seconds", "Time it took to load the model", ["model"], registry=registry)
+        self.load_failures = Counter(
+            "genai_model_load_failures", "New configurations of models that could not be loaded", registry=registry
+        )
+        self._sizes = Histogram(
+            "genai_batch_size", "Instances computed together", ["model"], buckets=SIZES, registry=registry
+        )
+        self._forward = Histogram(
+            "genai_forward_seconds", "Time to compute a batch", ["model"], buckets=FINE_BUCKETS, registry=registry
+        )
+        self._wait = Histogram(
+            "genai_queue_wait_seconds",
+            "Time from a request's arrival to the start of its batch",
+            ["model"],
+            buckets=FINE_BUCKETS,
+            registry=registry,
+        )
+        self._depth = Gauge("genai_queue_depth", "Instances that wait for a batch", ["model"], registry=registry)
+        self._dropped = Counter(
+            "genai_requests_dropped",
+            "Requests not computed: queue_full, deadline, abandoned",
+            ["model", "reason"],
+            registry=registry,
+        )
+        self._memory = Gauge(
+            "genai_device_memory_bytes", "GPU memory that this process holds", ["device"], registry=registry
+        )
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request; `route` is the template of its path, never the path."""
@@ -43,13 +69,45 @@ class Metrics:
         self._requests.labels(route, method, str(status)).inc()
         self._latency.labels(route, method).observe(seconds)
 
-    def predicted(self, predictions: Sequence[Prediction], version: str) -> None:
-        for prediction in predictions:
-            self._predictions.labels(str(prediction.label), version).inc()
+    def predicted(self, labels: Sequence[int | str], model: str, version: str) -> None:
+        for label, count in Count(labels).items():
+            self._predictions.labels(model, str(label), version).inc(count)
 
-    def loaded(self, card: ModelCard, seconds: float) -> None:
-        self._loaded.labels(card.name, card.version).set(1)
-        self._load.set(seconds)
+    def of_model(self, name: str) -> "ModelMetrics":
+        """What the batcher of one model reports to. A new version goes on counting where the old one ended."""
+        sizes, forward, wait = (metric.labels(name) for metric in (self._sizes, self._forward, self._wait))
+        return ModelMetrics(sizes, forward, wait, lambda reason: self._dropped.labels(name, reason).inc())
+
+    def loaded(self, name: str, version: str, seconds: float, waiting: Callable[[], int]) -> None:
+        """`waiting` is asked for the depth of the model's queue at each scrape."""
+        self._loaded.labels(name, version).set(1)
+        self._load.labels(name).set(seconds)
+        self._depth.labels(name).set_function(waiting)
+
+    def unloaded(self, name: str, version: str, *, replaced: bool) -> None:
+        """The version is gone; `replaced` by another one of the same model, or for good."""
+        self._loaded.remove(name, version)
+        for metric in (self._load, self._depth) if not replaced else ():
+            metric.remove(name)
+
+    def device(self, name: str, memory: Callable[[], int | None]) -> None:
+        """Has the memory of a GPU measured at each scrape."""
+        if memory() is not None:
+            self._memory.labels(name).set_function(lambda: memory() or 0)
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
+
+
+class ModelMetrics:
+    """See batching.Observer."""
+
+    def __init__(self, sizes: Histogram, forward: Histogram, wait: Histogram, dropped: Callable[[str], None]) -> None:
+        self._sizes = sizes
+        self._forward = forward
+        self.waited = wait.observe
+        self.dropped = dropped
+
+    def batch(self, items: int, forward: float) -> None:
+        self._sizes.observe(items)
+        self._forward.observe(forward)

@@ -7,11 +7,14 @@ from http import HTTPStatus
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import request_id
+from .api_keys import KeyFile, client_of, presented_in
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .problems import problem
 
 access = logging.getLogger("genai_inference.access")
+PROTECTED = "/v1/"
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -33,7 +36,7 @@ class LeaveWhileDraining:
 
 
 class Observe:
-    """Counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
+    """Names, counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -43,18 +46,21 @@ class Observe:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         status, started = 0, time.perf_counter()
+        name = request_id.of(scope["headers"])
+        request_id.current.set(name)
 
         async def note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (request_id.HEADER, name.encode())]
             await send(message)
 
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, note)
             except Exception:
-                access.exception("unexpected error")
+                access.exception("unexpected error", extra={"fields": {"request_id": name}})
                 if status:  # too late for another answer: the server breaks the connection off
                     raise
                 await problem(500, "Unexpected error; see the log.")(scope, receive, note)
@@ -66,7 +72,30 @@ class Observe:
         self._metrics.answered(route, scope["method"], status, seconds)
         level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
         request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+        request["request_id"] = request_id.current.get()
+        if "client_name" in scope:
+            request["client"] = scope["client_name"]
         access.log(level, "request", extra={"fields": request})
+
+
+class Authenticate:
+    """Lets nobody without a key into /v1; what probes, scrapers and clients ask first stays open."""
+
+    def __init__(self, app: ASGIApp, keys: KeyFile | None) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._keys is None or scope["type"] != "http" or not scope["path"].startswith(PROTECTED):
+            return await self._app(scope, receive, send)
+        presented = presented_in(dict(scope["headers"]))
+        client = client_of(self._keys.keys, presented) if presented else None
+        if client is None:
+            detail = "This API key is not known." if presented else "An API key is needed: Authorization: Bearer KEY."
+            refusal = problem(401, detail, {"WWW-Authenticate": "Bearer", "Connection": "close"})
+            return await refusal(scope, receive, send)
+        scope["client_name"] = client
+        await self._app(scope, receive, send)
 
 
 class LimitBody:
@@ -89,7 +118,7 @@ class LimitBody:
                 raise HTTPException(413, self._refusal, {"Connection": "close"})
             return message
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > self._limit:
             await problem(413, self._refusal, {"Connection": "close"})(scope, receive, send)
         else:

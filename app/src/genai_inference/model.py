@@ -35,9 +35,9 @@ class _Part(BaseModel):
 
 
 class InputSpec(_Part):
-    """What one instance is. The model sees pixels divided by `maximum`."""
+    """What one instance is: (height, width) or (channels, height, width). The model sees it divided by `maximum`."""
 
-    shape: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    shape: Annotated[list[Size], Field(min_length=2, max_length=3)]
     minimum: float
     maximum: Annotated[float, Field(gt=0)]
 
@@ -64,7 +64,7 @@ class ModelCard(_Part):
     input: InputSpec
     labels: Annotated[list[int | str], Field(min_length=2, max_length=1000)]
     weights: WeightsSpec
-    held_out: HeldOut
+    held_out: HeldOut | None = None  # None: never trained, as the packages for benchmarks
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> "ModelCard":

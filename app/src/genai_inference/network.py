@@ -1,5 +1,7 @@
-"""The network. Only this and train.py import torch: that takes seconds, so both are imported late."""
+"""The networks. Only this, packages.py and train.py import torch: that takes seconds, so all are imported late."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import safetensors
@@ -7,14 +9,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .engine import Batch
+from .engine import Batch, Probabilities
 from .model import CARD_FILE, WEIGHTS_FILE, ModelCard, ModelError, read_weights
 
 
 class DigitsNet(nn.Module):
     """Two convolutions, one pooling, one linear layer: (n, height, width) in 0..1 to scores (n, labels)."""
-
-    name = "digits-cnn-v1"
 
     def __init__(self, shape: list[int], labels: int) -> None:
         super().__init__()
@@ -35,8 +35,72 @@ class DigitsNet(nn.Module):
         return scores
 
 
-FRAMEWORK = f"torch {torch.__version__}"
-ARCHITECTURES: dict[str, type[DigitsNet]] = {DigitsNet.name: DigitsNet}
+class Residual(nn.Module):
+    """A block of a residual network (He et al., 2015): `body` is what is learnt on top of the identity."""
+
+    def __init__(self, body: nn.Sequential, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = body
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inputs, outputs, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.body(x) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """(n, 3, height, width) in 0..1 to scores (n, labels)."""
+
+    def __init__(self, shape: list[int], labels: int, *, blocks: tuple[int, ...], bottleneck: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv(shape[0], 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        layers: list[nn.Module] = []
+        inputs = 64
+        for stage, count in enumerate(blocks):
+            for block in range(count):
+                stride = 2 if stage and not block else 1
+                body, outputs = (_bottleneck if bottleneck else _basic)(inputs, 64 * 2**stage, stride)
+                layers.append(Residual(body, inputs, outputs, stride))
+                inputs = outputs
+        self.blocks = nn.Sequential(*layers)
+        self.scores = nn.Linear(inputs, labels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.scores(self.blocks(self.stem(images)).mean(dim=(2, 3)))
+        return scores
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)]
+
+
+def _basic(inputs: int, width: int, stride: int) -> tuple[nn.Sequential, int]:
+    return nn.Sequential(*_conv(inputs, width, 3, stride), nn.ReLU(), *_conv(width, width, 3)), width
+
+
+def _bottleneck(inputs: int, width: int, stride: int) -> tuple[nn.Sequential, int]:
+    body = [
+        *_conv(inputs, width, 1),
+        nn.ReLU(),
+        *_conv(width, width, 3, stride),
+        nn.ReLU(),
+        *_conv(width, 4 * width, 1),
+    ]
+    return nn.Sequential(*body), 4 * width
+
+
+ARCHITECTURES: dict[str, Callable[[list[int], int], nn.Module]] = {
+    "digits-cnn-v1": DigitsNet,
+    "resnet18-v1": partial(ResNet, blocks=(2, 2, 2, 2), bottleneck=False),
+    "resnet50-v1": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+}
+DIMENSIONS = {"digits-cnn-v1": 2, "resnet18-v1": 3, "resnet50-v1": 3}
+
+
+def framework() -> str:
+    """torch and what it computes with."""
+    gpu = f", ROCm {torch.version.hip}" if torch.version.hip else f", CUDA {torch.version.cuda}"
+    return f"torch {torch.__version__}" + (gpu if torch.cuda.is_available() else "")
 
 
 def use_threads(count: int) -> None:
@@ -44,12 +108,35 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def load_network(model_dir: Path, card: ModelCard) -> DigitsNet:
-    """The network with its weights, ready to predict; ModelError if the package does not hold together."""
+def find_device(name: str) -> torch.device:
+    """`auto` is the first GPU, if any; ROCm calls itself cuda. ValueError for a GPU that is not there."""
+    if name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda:0" if name == "cuda" else name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there (GPUs: {torch.cuda.device_count()})")
+    return device
+
+
+def memory_in_use(device: torch.device) -> int | None:
+    """Bytes of GPU memory that this process holds; None on a CPU."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+
+
+def build(card: ModelCard, model_dir: Path) -> nn.Module:
+    """The network of a card, not yet with its weights; ModelError if there is none for it."""
     if card.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(model_dir / CARD_FILE, f"architecture {card.architecture!r} is not known (known: {known})")
-    network = ARCHITECTURES[card.architecture](card.input.shape, len(card.labels))
+    if len(card.input.shape) != DIMENSIONS[card.architecture]:
+        needed = DIMENSIONS[card.architecture]
+        raise ModelError(model_dir / CARD_FILE, f"input.shape: {card.architecture} takes {needed} dimensions")
+    return ARCHITECTURES[card.architecture](card.input.shape, len(card.labels))
+
+
+def load_network(model_dir: Path, card: ModelCard) -> nn.Module:
+    """The network with its weights, ready to predict; ModelError if the package does not hold together."""
+    network = build(card, model_dir)
     path = model_dir / WEIGHTS_FILE
     try:
         tensors = safetensors.torch.load(read_weights(model_dir, card))
@@ -63,9 +150,22 @@ def load_network(model_dir: Path, card: ModelCard) -> DigitsNet:
     return network.eval()
 
 
+def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool) -> nn.Module:
+    """The network where and how it is to compute."""
+    # channels_last is what convolutions are fastest in, on CPUs and GPUs.
+    network = network.to(device, getattr(torch, dtype))
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        network.compile(dynamic=True)  # type: ignore[no-untyped-call]  # once for any size of a batch, not once for each
+    return network
+
+
 @torch.inference_mode()
-def probabilities(network: DigitsNet, images: Batch) -> Batch:
-    """Probabilities (n, labels) of images (n, height, width) in 0..1."""
-    scores: Tensor = network(torch.from_numpy(images))
-    result: Batch = scores.softmax(dim=1).numpy()
+def probabilities(network: nn.Module, images: Batch, maximum: float = 1.0) -> Probabilities:
+    """Probabilities (n, labels) of images (n, *shape) in 0..maximum, wherever the network is."""
+    weight = next(network.parameters())
+    # Moved as they came (a quarter of the bytes if they are uint8), and scaled there.
+    pixels = torch.from_numpy(images).to(weight.device).to(torch.float32).div(maximum).to(weight.dtype)
+    scores: Tensor = network(pixels)
+    result: Probabilities = scores.float().softmax(dim=1).cpu().numpy()
     return result

@@ -1,23 +1,35 @@
-"""Errors as problem details (RFC 9457): a clear sentence, never a traceback, never the caller's own data."""
+"""Errors as problem details (RFC 9457): never a traceback, never the caller's own data."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from .engine import InputError
-from .schemas import Problem
+from . import request_id
+from .batching import Abandoned, DeadlineExceeded, QueueFull
+from .codec import InputError
+from .schemas import FORMS, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The response to a request that failed."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.current.get())
     return JSONResponse(body.model_dump(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def invalid(fault: Mapping[str, Any]) -> HTTPException:
+    """The answer to a body, or a part of a request, in which pydantic found this fault."""
+    if fault["type"] == "json_invalid":
+        return HTTPException(400, "The body is not valid JSON.")
+    # Leaves out "body" and the names of the forms of an instance, which the caller does not know.
+    where = ".".join(str(part) for part in fault["loc"] if part not in ("body", *FORMS))
+    return HTTPException(422, f"{where}: {fault['msg']}" if where else str(fault["msg"]))
 
 
 def install(app: FastAPI) -> None:
@@ -25,6 +37,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InputError, _unfit)
+    app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(DeadlineExceeded, _too_late)
+    app.add_exception_handler(Abandoned, _abandoned)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
@@ -36,11 +51,19 @@ async def _unfit(_: Request, error: Exception) -> JSONResponse:
     return problem(422, str(error))
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return problem(400, "The body is not valid JSON.")
-    # Leaves out "body" and the names of the two forms of an instance, which the caller does not know.
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "flat", "rows"))
-    return problem(422, f"{where}: {first['msg']}" if where else first["msg"])
+    return await _http_error(request, invalid(error.errors()[0]))
+
+
+async def _queue_full(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, QueueFull)  # noqa: S101
+    return problem(429, str(error), {"Retry-After": str(error.retry_after)})
+
+
+async def _too_late(_: Request, __: Exception) -> JSONResponse:
+    return problem(504, "The answer was not ready within the time this request may take.")
+
+
+async def _abandoned(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # as nginx counts it; nobody reads it

@@ -10,18 +10,25 @@ Row = Annotated[list[Pixel], Field(fail_fast=True)]
 
 
 def _form(value: Any) -> str:  # noqa: ANN401  # any JSON
-    """Which of the two forms the caller meant, so that a fault is reported against that one only."""
-    return "rows" if isinstance(value, list) and value and isinstance(value[0], list) else "flat"
+    """Which of the forms the caller meant, so that a fault is reported against that one only."""
+    depth = 0
+    while depth < len(FORMS) - 1 and isinstance(value, list) and value and isinstance(value[0], list):
+        value, depth = value[0], depth + 1
+    return FORMS[depth]
 
 
+FORMS = ("flat", "rows", "channels")
+Rows = Annotated[list[Row], Field(fail_fast=True)]
 Instance = Annotated[
-    Annotated[Row, Tag("flat")] | Annotated[list[Row], Field(fail_fast=True), Tag("rows")],
+    Annotated[Row, Tag("flat")]
+    | Annotated[Rows, Tag("rows")]
+    | Annotated[list[Rows], Field(fail_fast=True), Tag("channels")],
     Discriminator(_form),
 ]
 
 
 class PredictRequest(BaseModel):
-    """Images to classify: each is a flat list of pixels or a list of rows."""
+    """Images to classify: each is a flat list of pixels, a list of rows, or a list of channels of rows."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,11 +57,52 @@ class PredictResponse(BaseModel):
     model: ModelInfo
 
 
+class ModelEntry(BaseModel):
+    """One line of the catalog: a model, and how it is served. An instance has `shape`, in minimum..maximum."""
+
+    name: str
+    version: str
+    ready: bool = True
+    default: bool
+    architecture: str
+    shape: list[int]
+    minimum: float
+    maximum: float
+    labels: int
+    accuracy: float | None
+    device: str
+    dtype: str
+    compiled: bool
+    max_batch_size: int
+    max_queue: int
+    deadline_seconds: float
+    load_seconds: float
+
+
+class ModelDetail(ModelEntry):
+    """A model of the catalog, with what its answers mean."""
+
+    label_names: list[int | str]
+    weights_sha256: str
+
+
+class Catalog(BaseModel):
+    """What is served, the default model first."""
+
+    models: list[ModelEntry]
+
+
 class Status(BaseModel):
     """The answer to a probe."""
 
     status: str
     reason: str | None = None
+
+
+class Readiness(Status):
+    """`degraded` says what does not work although requests are answered: the part, and why."""
+
+    degraded: dict[str, str] | None = None
 
 
 class VersionResponse(BaseModel):
@@ -67,9 +115,10 @@ class VersionResponse(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 problem details."""
+    """An error, as RFC 9457 problem details. `request_id` is that of the log and of the header X-Request-ID."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
+    request_id: str

@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from .api import Service, create_app
-from .engine import Engine
+from .engine import MakeEngine
 from .lifecycle import Lifecycle
 from .settings import Settings, SettingsError
 
@@ -50,14 +50,14 @@ class DrainingServer(uvicorn.Server):
 
     def _start_draining(self) -> float:
         # Nobody was ever told to send requests to a process that has not been ready: that one need not wait.
-        wait = self._drain_seconds if self._lifecycle.card else 0.0
+        wait = self._drain_seconds if self._lifecycle.loaded else 0.0
         log.info("draining", extra={"fields": {"seconds": wait}})
         return time.monotonic() + wait
 
 
-def serve(settings: Settings, engine: Engine) -> None:
+def serve(settings: Settings, make_engine: MakeEngine) -> None:
     """Serves until told to stop. Raises SettingsError if it cannot listen, or what loading the model raised."""
-    app = create_app(settings, engine)
+    app = create_app(settings, make_engine)
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
@@ -66,6 +66,7 @@ def serve(settings: Settings, engine: Engine) -> None:
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # who asks is no matter of ours, and headers that say so can be forged
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # handed to call_later as it is
         timeout_graceful_shutdown=FINISH_SECONDS,

@@ -1,12 +1,18 @@
-"""All settings of the service, read from GENAI_* environment variables (in Kubernetes: from a ConfigMap)."""
+"""All settings of the service, read from GENAI_* environment variables (in Kubernetes: from a ConfigMap), and the
+optional file that lists several models.
+"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .model import ModelError
+
 PREFIX = "GENAI_"
+QUEUED_BATCHES = 8
 
 
 class SettingsError(Exception):
@@ -15,26 +21,71 @@ class SettingsError(Exception):
     exit_code = 2
 
 
-class Settings(BaseSettings):
+class ModelOptions(BaseModel):
+    """How a model is served. Each is a setting of the service, which an entry of the models file may override."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = 32
+    max_queue: Annotated[int, Field(ge=1, le=65536)] | None = None
+    deadline_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")] = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    compile: bool = False
+    warm_up: Annotated[int, Field(ge=0, le=100)] = 1
+
+    @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> "ModelOptions":
+        if self.max_queue is not None and self.max_queue < self.max_batch_size:
+            raise ValueError(f"max_queue must be at least max_batch_size ({self.max_batch_size})")
+        return self
+
+    @property
+    def queue_bound(self) -> int:
+        """Items that may wait."""
+        return QUEUED_BATCHES * self.max_batch_size if self.max_queue is None else self.max_queue
+
+
+class ModelConfig(ModelOptions):
+    """One model to serve: its package, and how."""
+
+    dir: Path
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: object, info: ValidationInfo) -> object:
+        """What the entry does not say comes from the settings, which are the context."""
+        return {**(info.context or {}), **value} if isinstance(value, dict) else value
+
+
+class Settings(ModelOptions, BaseSettings):
     """Every field is the environment variable GENAI_<FIELD>."""
 
     # Without protected_namespaces, pydantic warns about our fields called model_*.
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
 
     model_dir: Path = Path("/model")
+    models_file: Path | None = None
+    reload_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5.0
     model_title: Annotated[str, Field(max_length=200)] = ""
     host: str = "0.0.0.0"  # noqa: S104  # a container's only interface is its pod's
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
-    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = 32
+    max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
+    api_keys_file: Path | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
-    torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
     @property
     def keep_alive_seconds(self) -> float:
         """Idle connections are closed after this time: well before the end of a drain, when the listener closes."""
         return min(5.0, self.drain_seconds / 2)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of a model that says nothing itself."""
+        return {name: getattr(self, name) for name in ModelOptions.model_fields}
 
 
 def read_settings() -> Settings:
@@ -42,8 +93,30 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [f"{_variable(e['loc'])}={e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("; ".join(faults)) from None
+        faults = [f"{_variable(e['loc'])}={e['input']!r}: {e['msg']}" for e in error.errors() if e["loc"]]
+        raise SettingsError("; ".join(faults) or f"{PREFIX}MAX_QUEUE: {error.errors()[0]['msg']}") from None
+
+
+def read_models(settings: Settings) -> list[ModelConfig]:
+    """The models to serve, the default one first; ModelError if the models file does not say so clearly."""
+    file = settings.models_file
+    if file is None:
+        return [ModelConfig(dir=Path(folder), **settings.options) for folder in str(settings.model_dir).split(":")]
+    try:
+        return _ModelsFile.model_validate(yaml.safe_load(file.read_bytes()), context=settings.options).models
+    except OSError as error:
+        raise ModelError(file, (error.strerror or str(error)).lower()) from None
+    except yaml.YAMLError as error:
+        raise ModelError(file, " ".join(f"not valid YAML: {error}".split())) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(file, f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
+
+
+class _ModelsFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    models: Annotated[list[ModelConfig], Field(min_length=1, max_length=64)]
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

@@ -1,34 +1,54 @@
-"""The engine that serves: a model package, computed by torch on the CPU."""
+"""The engine that serves: a model package, computed by torch on a CPU or a GPU."""
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from .engine import Batch, CardCodec
-from .model import ModelCard, read_card
+from .engine import Batch, Probabilities
+from .model import ModelCard, ModelError, read_card
+from .settings import ModelConfig
 
 
-class TorchEngine(CardCodec):
+class TorchEngine:
     """See Engine. Making one is cheap: torch is imported by `load`."""
 
     framework: str
-    _probabilities: Callable[[Batch], Batch]
+    device: str
+    device_memory: Callable[[], int | None]
+    _probabilities: Callable[[Batch], Probabilities]
 
-    def __init__(self, model_dir: Path, threads: int) -> None:
-        self._model_dir = model_dir
+    def __init__(self, config: ModelConfig, threads: int) -> None:
+        self._config = config
         self._threads = threads
 
     def load(self) -> ModelCard:
-        self.card = read_card(self._model_dir)
+        config = self._config
+        card = read_card(config.dir)
         from . import network
 
         network.use_threads(self._threads)
-        self.framework = network.FRAMEWORK
-        self._probabilities = partial(network.probabilities, network.load_network(self._model_dir, self.card))
-        self.predict(np.zeros((1, *self.card.input.shape), dtype=np.float32))  # the first call is the slow one
-        return self.card
+        self.framework = network.framework()
+        loaded = network.load_network(config.dir, card)
+        try:
+            device = network.find_device(config.device)
+            self._probabilities = partial(
+                network.probabilities,
+                network.place(loaded, device, config.dtype, config.compile),
+                maximum=card.input.maximum,
+            )
+            self._warm_up(card)
+        except (ValueError, RuntimeError) as error:  # no such GPU, no compiler, a type the device cannot compute
+            raise ModelError(config.dir, " ".join(str(error).split())[:500]) from None
+        self.device = str(device)
+        self.device_memory = partial(network.memory_in_use, device)
+        return card
 
-    def predict(self, batch: Batch) -> Batch:
+    def predict(self, batch: Batch) -> Probabilities:
         return self._probabilities(batch)
+
+    def _warm_up(self, card: ModelCard) -> None:
+        """The first calls are the slow ones: of the process, of the network, and of each size of a batch."""
+        for _ in range(self._config.warm_up):
+            for size in sorted({1, 2, self._config.max_batch_size}):
+                self.predict(np.zeros((size, *card.input.shape), dtype=np.float32))

@@ -18,6 +18,7 @@ from .model import CARD_FILE, SAMPLES_FILE, WEIGHTS_FILE, HeldOut, InputSpec, Mo
 from .network import DigitsNet, probabilities, use_threads
 
 NAME = "digits"
+ARCHITECTURE = "digits-cnn-v1"
 LABELS = list(range(10))
 SHAPE = [8, 8]
 MAXIMUM = 16.0
@@ -55,7 +56,7 @@ def write_package(
     card = ModelCard(
         name=NAME,
         version=version,
-        architecture=DigitsNet.name,
+        architecture=ARCHITECTURE,
         input=InputSpec(shape=SHAPE, minimum=0.0, maximum=MAXIMUM),
         labels=list(LABELS),
         weights=WeightsSpec(sha256=hashlib.sha256(weights).hexdigest()),

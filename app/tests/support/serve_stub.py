@@ -14,8 +14,8 @@ if __name__ == "__main__":
     settings = read_settings()
     logs.configure(settings.log_level)
     if sys.argv[1] == "loading":
-        serve(settings, StubEngine())
+        serve(settings, lambda _: StubEngine())
     else:
         engine = StubEngine(seconds=float(sys.argv[1]))
         engine.may_load.set()
-        serve(settings, engine)
+        serve(settings, lambda _: engine)

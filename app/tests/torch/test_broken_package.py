@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from genai_inference.model import ModelError
-from genai_inference.settings import read_settings
+from genai_inference.settings import ModelConfig, read_settings
 from genai_inference.torch_engine import TorchEngine
 
 
@@ -27,7 +27,7 @@ def package(tmp_path: Path) -> Path:
 def refusal(package: Path) -> str:
     """What the error says after the folder."""
     with pytest.raises(ModelError) as caught:
-        TorchEngine(package, 1).load()
+        TorchEngine(ModelConfig(dir=package), 1).load()
     assert "\n" not in str(caught.value)
     return str(caught.value).removeprefix(f"{package}/")
 
@@ -76,7 +76,18 @@ def test_weights_that_are_no_numbers(package: Path) -> None:
 
 def test_unknown_architecture(package: Path) -> None:
     rewrite(package, architecture="transformer")
-    assert refusal(package) == "model.yaml: architecture 'transformer' is not known (known: digits-cnn-v1)"
+    known = "digits-cnn-v1, resnet18-v1, resnet50-v1"
+    assert refusal(package) == f"model.yaml: architecture 'transformer' is not known (known: {known})"
+
+
+def test_another_number_of_dimensions(package: Path) -> None:
+    rewrite(package, input={"shape": [3, 8, 8], "minimum": 0.0, "maximum": 16.0})
+    assert refusal(package) == "model.yaml: input.shape: digits-cnn-v1 takes 2 dimensions"
+
+
+def test_a_gpu_that_is_not_there(package: Path) -> None:
+    with pytest.raises(ModelError, match=r"device 'cuda:63' is not there \(GPUs: \d\)"):
+        TorchEngine(ModelConfig(dir=package, device="cuda:63"), 1).load()
 
 
 def test_the_process_ends_with_3_and_one_line(package: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from genai_inference import train
 from genai_inference.__main__ import main
 from genai_inference.model import read_card
+from genai_inference.settings import ModelConfig
 from genai_inference.torch_engine import TorchEngine
 
 
@@ -23,8 +24,9 @@ def run(out: Path, version: str, *options: str) -> int:
 def test_what_is_trained_can_be_served(tmp_path: Path) -> None:
     assert run(tmp_path, "1.2.3") == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.yaml", "samples.json", "weights.safetensors"]
-    card = TorchEngine(tmp_path, 1).load()
+    card = TorchEngine(ModelConfig(dir=tmp_path), 1).load()
     assert (card.name, card.version, card.labels) == ("digits", "1.2.3", list(range(10)))
+    assert card.held_out is not None
     assert card.held_out.accuracy > 0.5
 
 

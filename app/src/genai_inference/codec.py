@@ -1,0 +1,161 @@
+"""Bodies to instances, and probabilities to predictions: all of it decided by the model's card.
+
+Instances are arrays (n, *shape) in the card's own scale; InputError names what does not fit.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pydantic_core
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from .engine import Batch, Probabilities
+from .model import InputSpec, ModelCard
+
+Pixels = Sequence[Any]
+RAW_TYPES = ("uint8", "float16", "float32", "float64")
+IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+
+
+class InputError(ValueError):
+    """A body this model cannot take; the message is meant for the caller."""
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def from_instances(spec: InputSpec, instances: Sequence[Pixels]) -> Batch:
+    """Numbers as lists, each instance flat or in the shape of the card."""
+    return np.stack([_instance(spec, index, pixels) for index, pixels in enumerate(instances)])
+
+
+def _instance(spec: InputSpec, index: int, pixels: Pixels) -> Batch:
+    try:
+        image = np.asarray(pixels, dtype=np.float64)
+    except ValueError:
+        raise InputError(f"instances.{index}: the rows are not all of the same length") from None
+    shape, size = tuple(spec.shape), math.prod(spec.shape)
+    if image.shape not in ((size,), shape):
+        raise InputError(f"instances.{index}: {size} or {_by(shape)} numbers expected, got {_by(image.shape)}")
+    _check_range(spec, image, f"instances.{index}")
+    return image.reshape(shape).astype(np.float32)
+
+
+# --- raw tensors -----------------------------------------------------------------------------------------------------
+
+
+def from_tensor(spec: InputSpec, tensor: NDArray[Any]) -> Batch:
+    """One instance, or several along the first axis."""
+    shape = tuple(spec.shape)
+    if tensor.shape == shape:
+        tensor = tensor[np.newaxis]
+    if tensor.shape[1:] != shape or not len(tensor):
+        raise InputError(f"tensor: {_by(shape)} or n x {_by(shape)} numbers expected, got {_by(tensor.shape)}")
+    if tensor.dtype != np.uint8 or (spec.minimum, spec.maximum) != (0, 255):
+        _check_range(spec, tensor, "tensor")
+    return tensor.astype(np.float32) if tensor.dtype == np.float64 else tensor
+
+
+def read_npy(body: bytes) -> NDArray[Any]:
+    """The array of an .npy file, without a copy; nothing is unpickled, and no byte allocated that was not sent."""
+    try:
+        start = npy.MAGIC_LEN + 2 + int.from_bytes(body[npy.MAGIC_LEN : npy.MAGIC_LEN + 2], "little")
+        shape, fortran, dtype = _npy_header(body[:start])
+        if math.prod(shape) * dtype.itemsize != len(body) - start:
+            raise ValueError("its length is not that of its shape")
+        return np.frombuffer(body, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+    except InputError:
+        raise
+    except Exception as error:  # a hostile header makes numpy raise errors of the tokenizer, of recursion, and others
+        raise InputError(f"not an .npy file of version 1.0: {' '.join(str(error).split())[:200]}") from None
+
+
+@lru_cache(maxsize=64)  # clients send the same header again and again; reading one takes longer than all the rest
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    file = io.BytesIO(header)
+    if npy.read_magic(file) != (1, 0):  # type: ignore[no-untyped-call]
+        raise ValueError("another version")
+    shape, fortran, dtype = npy.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    if dtype.name not in RAW_TYPES:
+        raise InputError(f"tensor: one of {', '.join(RAW_TYPES)} expected, got {dtype.name}")
+    if any(size < 0 for size in shape):
+        raise ValueError("a negative size")
+    return shape, fortran, dtype
+
+
+def read_safetensors(body: bytes) -> NDArray[Any]:
+    """The one tensor of a safetensors file, whatever its name."""
+    import safetensors.numpy
+
+    try:
+        tensors = safetensors.numpy.load(body)
+    except Exception as error:  # the package raises its own, KeyError for a type numpy lacks, and others
+        raise InputError(f"not a safetensors file: {' '.join(str(error).split())[:200]}") from None
+    if len(tensors) != 1:
+        raise InputError(f"one tensor expected, got {len(tensors)}")
+    (tensor,) = tensors.values()
+    if tensor.dtype.name not in RAW_TYPES:
+        raise InputError(f"tensor: one of {', '.join(RAW_TYPES)} expected, got {tensor.dtype.name}")
+    return tensor
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) -> Batch:
+    """One instance: the picture in the card's size and colours, black as its minimum and white as its maximum.
+
+    Its size is read from the header and refused before anything is unpacked.
+    """
+    from PIL import Image
+
+    *channels, height, width = spec.shape
+    if channels not in ([], [1], [3]):
+        raise InputError(f"this model takes no images: it has {channels[0]} channels")
+    try:
+        with Image.open(io.BytesIO(body), formats=[IMAGE_FORMATS[media_type]]) as image:
+            if image.width * image.height > most_pixels:
+                raise InputError(f"image: at most {most_pixels} pixels, got {image.width}x{image.height}")
+            image.draft(None, (width, height))  # JPEG unpacks to half, a quarter or an eighth for next to nothing
+            plain = image.convert("RGB" if channels == [3] else "L").resize((width, height), Image.Resampling.BILINEAR)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise nearly anything
+        raise InputError(f"image: cannot be read as {media_type}: {type(error).__name__}") from None
+    values = np.asarray(plain)
+    values = np.moveaxis(values, -1, 0) if channels == [3] else values.reshape(spec.shape)
+    if (spec.minimum, spec.maximum) == (0, 255):
+        return values[np.newaxis]
+    scaled = spec.minimum + values.astype(np.float32) / np.float32(255) * np.float32(spec.maximum - spec.minimum)
+    return scaled[np.newaxis]
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def labels_of(card: ModelCard, probabilities: Probabilities) -> list[int | str]:
+    """The likeliest label of every instance."""
+    return [card.labels[index] for index in probabilities.argmax(axis=1).tolist()]
+
+
+def to_json(card: ModelCard, probabilities: Probabilities, labels: Sequence[int | str]) -> bytes:
+    """A PredictResponse, built by hand: validating a thousand numbers for each image takes longer than computing."""
+    rows: Any = probabilities.tolist()
+    predictions = [
+        {"label": label, "probability": max(row), "probabilities": row} for label, row in zip(labels, rows, strict=True)
+    ]
+    return pydantic_core.to_json({"predictions": predictions, "model": {"name": card.name, "version": card.version}})
+
+
+def _check_range(spec: InputSpec, values: NDArray[Any], what: str) -> None:
+    if not (values.min() >= spec.minimum and values.max() <= spec.maximum):  # also true of NaN
+        raise InputError(f"{what}: numbers must be between {spec.minimum:g} and {spec.maximum:g}")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape) or "a single number"

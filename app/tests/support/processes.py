@@ -1,0 +1,77 @@
+"""Real server processes around the stub."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from waiting import LIMIT_SECONDS, eventually
+
+
+@dataclass
+class Server:
+    """A running serve_stub.py."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def status(self, path: str) -> int:
+        return httpx.get(self.url + path, timeout=LIMIT_SECONDS).status_code
+
+    def becomes(self, path: str, status: int) -> None:
+        eventually(lambda: self.status(path) == status, f"{path} answers {status}")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        return self.process.wait(LIMIT_SECONDS)
+
+    def says(self, text: str) -> bytes:
+        """The whole answer to raw bytes, up to the end of the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), LIMIT_SECONDS) as connection:
+            connection.sendall(text.encode())
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers, and ends those that still run after the test."""
+    servers: list[Server] = []
+
+    def run(mode: str = "0.02", drain_seconds: float = 300, **settings: str) -> Server:
+        log = tmp_path / f"{len(servers)}.log"
+        variables = {
+            "GENAI_HOST": "127.0.0.1",
+            "GENAI_PORT": "0",
+            "GENAI_DRAIN_SECONDS": str(drain_seconds),
+            **settings,
+        }
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+        script = Path(__file__).with_name("serve_stub.py")
+        with log.open("wb") as out:
+            process = subprocess.Popen([sys.executable, str(script), mode], env=environment, stdout=out, stderr=out)
+        servers.append(Server(process, 0))
+        eventually(lambda: "listening" in log.read_text() or process.poll() is not None, "listening")
+        assert process.poll() is None, log.read_text()
+        servers[-1].port = json.loads(log.read_text().splitlines()[0])["port"]
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.process.kill()
+        server.process.wait()

@@ -1,0 +1,161 @@
+"""Raw tensors and images: what they become, and that hostile ones become one clear problem."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import check
+from fastapi.testclient import TestClient
+from PIL import Image
+from safetensors.numpy import save
+from stub import StubEngine, digit
+
+from genai_inference import codec
+from genai_inference.model import InputSpec
+
+GREY = InputSpec(shape=[8, 8], minimum=0.0, maximum=16.0)
+COLOUR = InputSpec(shape=[3, 4, 6], minimum=0.0, maximum=255.0)
+NPY, SAFETENSORS, PNG, JPEG = "application/x-npy", "application/x-safetensors", "image/png", "image/jpeg"
+SEVEN = np.array(digit(7)).reshape(8, 8)
+
+
+def npy(array: np.ndarray[Any, Any], **options: Any) -> bytes:  # noqa: ANN401
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def header(text: str, body: bytes = b"") -> bytes:
+    """An .npy file whose header is this text."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + body
+
+
+def picture(values: np.ndarray[Any, Any], kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, kind)
+    return file.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that says it has so many pixels, and is a few hundred bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\x00" * 4096)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+def test_formats_mean_the_same(client: TestClient) -> None:
+    expected = client.post("/v1/predict", json={"instances": [digit(7)]}).json()
+    bodies = [(NPY, npy(SEVEN.astype(kind))) for kind in codec.RAW_TYPES]
+    bodies += [(NPY, npy(SEVEN[np.newaxis])), (NPY, npy(np.asfortranarray(SEVEN)))]
+    bodies += [(SAFETENSORS, save({"x": SEVEN.astype(np.float32)}))]
+    bodies += [(PNG, picture((SEVEN * 255 / 16).astype(np.uint8)))]
+    for kind, body in bodies:
+        answer = client.post("/v1/predict", content=body, headers={"content-type": kind})
+        assert answer.json() == expected, kind
+
+
+def test_several_instances_in_one_tensor(client: TestClient, engine: StubEngine) -> None:
+    tensor = np.array([digit(n) for n in (3, 1, 4)], dtype=np.uint8).reshape(3, 8, 8)
+    answer = client.post("/v1/predict", content=npy(tensor), headers={"content-type": NPY}).json()
+    assert [prediction["label"] for prediction in answer["predictions"]] == [3, 1, 4]
+    assert engine.batches[-1] == 3
+
+
+def test_a_raw_tensor_is_not_copied() -> None:
+    body = npy(np.zeros((2, 3, 4, 6), dtype=np.uint8))
+    batch = codec.from_tensor(COLOUR, codec.read_npy(body))
+    assert (batch.dtype, batch.shape, batch.flags.owndata) == (np.uint8, (2, 3, 4, 6), False)
+
+
+def test_an_image_is_scaled_to_the_model() -> None:
+    red = np.zeros((40, 60, 3), dtype=np.uint8)
+    red[:, :, 0] = 255
+    for kind, media_type in (("PNG", PNG), ("JPEG", JPEG)):
+        batch = codec.from_image(COLOUR, picture(red, kind), media_type, 10_000)
+        assert batch.shape == (1, 3, 4, 6)
+        assert batch[0, 0].min() >= 250
+        assert batch[0, 1:].max() <= 5
+    white = np.full((5, 5), 255, dtype=np.uint8)
+    assert codec.from_image(GREY, picture(white), PNG, 10_000).tolist() == np.full((1, 8, 8), 16).tolist()
+
+
+BAD = {
+    "npy: empty": (NPY, b"", 422, "not an .npy file"),
+    "npy: text": (NPY, b"hello", 422, "not an .npy file"),
+    "npy: cut off": (NPY, npy(SEVEN)[:-1], 422, "its length is not that of its shape"),
+    "npy: too long": (NPY, npy(SEVEN) + b"\0", 422, "its length is not that of its shape"),
+    "npy: pickle": (NPY, npy(np.array([{}]), allow_pickle=True), 422, "tensor: one of uint8, "),
+    "npy: text inside": (NPY, npy(np.array(["a"])), 422, "tensor: one of uint8, "),
+    "npy: a structure": (NPY, npy(np.zeros(2, dtype=[("a", "f4")])), 422, "tensor: one of uint8, "),
+    "npy: terabytes": (
+        NPY,
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 8, 8), }\n"),
+        422,
+        "its length is not that of its shape",
+    ),
+    "npy: overflow": (
+        NPY,
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296, 8, 8), }\n"),
+        422,
+        "its length is not that of its shape",
+    ),
+    "npy: negative": (NPY, header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -64), }\n"), 422, "negative"),
+    "npy: no tuple": (NPY, header("{'descr': '<f4', 'fortran_order': False, 'shape': 64, }\n"), 422, "not an .npy"),
+    "npy: true in the shape": (
+        NPY,
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 8, 8), }\n", bytes(256)),
+        422,
+        "not an .npy file",
+    ),
+    "npy: nested": (NPY, header("(" * 9000), 422, "not an .npy file"),
+    "npy: code": (NPY, header("__import__('os').getpid()\n"), 422, "not an .npy file"),
+    "npy: another shape": (NPY, npy(np.zeros((2, 7, 8))), 422, "tensor: 8x8 or n x 8x8 numbers expected, got 2x7x8"),
+    "npy: none": (NPY, npy(np.zeros((0, 8, 8))), 422, "tensor: 8x8 or n x 8x8 numbers expected, got 0x8x8"),
+    "npy: a number": (NPY, npy(np.zeros(())), 422, "tensor: 8x8 or n x 8x8 numbers expected, got a single number"),
+    "npy: NaN": (NPY, npy(np.full((8, 8), np.nan)), 422, "tensor: numbers must be between 0 and 16"),
+    "npy: infinite": (NPY, npy(np.full((8, 8), -np.inf)), 422, "tensor: numbers must be between 0 and 16"),
+    "npy: too dark": (NPY, npy(SEVEN + 1), 422, "tensor: numbers must be between 0 and 16"),
+    "npy: 33": (NPY, npy(np.zeros((33, 8, 8), dtype=np.uint8)), 422, "tensor: at most 32 at once, got 33"),
+    "safetensors: empty": (SAFETENSORS, b"", 422, "not a safetensors file"),
+    "safetensors: a header of exabytes": (SAFETENSORS, b"\xff" * 8 + b"{}", 422, "not a safetensors file"),
+    "safetensors: two": (SAFETENSORS, save({"a": SEVEN, "b": SEVEN}), 422, "one tensor expected, got 2"),
+    "safetensors: integers": (SAFETENSORS, save({"a": SEVEN.astype(np.int64)}), 422, "tensor: one of uint8, "),
+    "png: empty": (PNG, b"", 422, "image: cannot be read as image/png"),
+    "png: is a jpeg": (PNG, picture(SEVEN.astype(np.uint8), "JPEG"), 422, "image: cannot be read as image/png"),
+    "png: cut off": (PNG, picture(SEVEN.astype(np.uint8))[:-30], 422, "image: cannot be read as image/png"),
+    "png: a bomb": (PNG, bomb(30_000, 30_000), 422, "image: "),
+    "png: no pixels": (PNG, bomb(0, 0), 422, "image: cannot be read as image/png"),
+    "png: fewer data than pixels": (PNG, bomb(2000, 2000), 422, "image: cannot be read as image/png"),
+    "jpeg: text": (JPEG, b"hello", 422, "image: cannot be read as image/jpeg"),
+    "gif": ("image/gif", b"GIF89a", 415, "Content-Type must be one of application/json, "),
+    "pickle": ("application/octet-stream", b"\x80\x04N.", 415, "Content-Type must be one of "),
+}
+
+
+@pytest.mark.parametrize(("kind", "body", "status", "detail"), BAD.values(), ids=BAD)
+def test_bad_body(client: TestClient, kind: str, body: bytes, status: int, detail: str) -> None:
+    answer = client.post("/v1/predict", content=body, headers={"content-type": kind})
+    check(answer, status, detail)
+
+
+def test_the_size_of_an_image_is_refused_before_it_is_unpacked() -> None:
+    with pytest.raises(codec.InputError, match="image: at most 100 pixels, got 11x10"):
+        codec.from_image(GREY, bomb(11, 10), PNG, 100)
+
+
+def test_every_cut_of_a_good_file_is_one_problem() -> None:
+    for good, read in (
+        (npy(SEVEN), codec.read_npy),
+        (save({"a": SEVEN}), codec.read_safetensors),
+        (picture(SEVEN.astype(np.uint8)), lambda body: codec.from_image(GREY, body, PNG, 100)),
+    ):
+        for end in range(len(good) - 20):
+            with pytest.raises(codec.InputError):
+                read(good[:end])  # type: ignore[no-untyped-call]

@@ -1,0 +1,91 @@
+"""Over HTTP: the queue's bound, the deadline, and a client that leaves."""
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from checks import check
+from fastapi.testclient import TestClient
+from processes import Start
+from stub import StubEngine, digit
+from waiting import eventually
+
+from genai_inference.settings import Settings
+
+PREDICT = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+ONE = {"instances": [digit(1)]}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_batch_size=2, max_queue=2, deadline_seconds=30)
+
+
+@pytest.fixture
+def pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(8)
+
+
+def test_more_than_may_wait_is_refused_with_429(
+    client: TestClient, engine: StubEngine, pool: ThreadPoolExecutor
+) -> None:
+    engine.may_compute.clear()
+    computed = pool.submit(client.post, "/v1/predict", json=ONE)
+    eventually(lambda: bool(engine.batches), "the device is busy")
+    waiting = pool.submit(client.post, "/v1/predict", json={"instances": [digit(1)] * 2})
+    eventually(lambda: 'genai_queue_depth{model="stub"} 2.0' in client.get("/metrics").text, "the queue is full")
+    refused = client.post("/v1/predict", json=ONE)
+    check(refused, 429, "Too many requests are waiting; try again in ")
+    assert int(refused.headers["retry-after"]) >= 1
+    rubbish = client.post("/v1/predict", content=b"rubbish", headers={"content-type": "image/png"})
+    check(rubbish, 429, "Too many requests are waiting")  # what is refused is not even decoded
+    engine.may_compute.set()
+    assert (computed.result().status_code, waiting.result().status_code) == (200, 200)
+    assert client.post("/v1/predict", json=ONE).status_code == 200
+    metrics = client.get("/metrics").text
+    assert 'genai_requests_dropped_total{model="stub",reason="queue_full"} 2.0' in metrics
+    assert 'genai_batch_size_sum{model="stub"} 4.0' in metrics
+    assert 'genai_queue_wait_seconds_count{model="stub"} 3.0' in metrics
+    assert 'genai_forward_seconds_count{model="stub"} 3.0' in metrics
+
+
+def test_the_client_says_how_long_it_waits(client: TestClient, engine: StubEngine, pool: ThreadPoolExecutor) -> None:
+    engine.may_compute.clear()
+    computed = pool.submit(client.post, "/v1/predict", json=ONE)
+    eventually(lambda: bool(engine.batches), "the device is busy")
+    check(
+        client.post("/v1/predict", json=ONE, headers={"X-Request-Timeout-Ms": "20"}), 504, "not ready within the time"
+    )
+    engine.may_compute.set()
+    assert computed.result().status_code == 200
+    assert engine.batches == [1]
+    assert client.post("/v1/predict", json=ONE, headers={"X-Request-Timeout-Ms": "999999999"}).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "1s", "9" * 10, "²"])
+def test_a_senseless_time(client: TestClient, value: str) -> None:
+    headers = {"X-Request-Timeout-Ms": value.encode()}
+    check(client.post("/v1/predict", json=ONE, headers=headers), 422, "x-request-timeout-ms: a whole number of")
+
+
+def test_a_client_that_leaves_takes_its_work_along(start: Start) -> None:
+    server = start("1.5", GENAI_MAX_BATCH_SIZE="1")
+    server.becomes("/ready", 200)
+    body = '{"instances": [[' + "0," * 63 + "0]]}"
+    request = f"{PREDICT}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    busy = threading.Thread(target=lambda: httpx.post(server.url + "/v1/predict", json=ONE, timeout=60))
+    busy.start()
+    waiting = 'genai_queue_depth{model="stub"} 1.0'
+    in_flight = "genai_http_requests_in_flight 2.0"
+    eventually(lambda: in_flight in httpx.get(server.url + "/metrics").text, "the device is busy")
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+        connection.sendall(request)
+        eventually(lambda: waiting in httpx.get(server.url + "/metrics").text, "the work waits")
+    gone = 'genai_requests_dropped_total{model="stub",reason="abandoned"} 1.0'
+    eventually(lambda: gone in httpx.get(server.url + "/metrics").text, "the work is gone")
+    busy.join(60)
+    metrics = httpx.get(server.url + "/metrics").text
+    assert 'genai_batch_size_sum{model="stub"} 1.0' in metrics
+    assert 'route="/v1/predict",status="499"} 1.0' in metrics

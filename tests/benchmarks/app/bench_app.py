@@ -1,0 +1,293 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measures the inference service against the bare model loop and its peers, on one core of this machine.
+
+    bench_app.py [--runs 5] [--models digits,...] [--servers ours,...] [--more]     writes build/bench-app.json and build/bench-app.md
+
+`--more` adds to what an earlier call measured. It says nothing about right or wrong times: only a server that does not start, or answers
+other than 200, makes it fail. Environments and packages are kept in the cache, by what they are made from.
+"""
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import typing as t
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+BUILD = ROOT / "build"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genai-platform"
+sys.path.insert(0, str(HERE.parent))
+
+import report  # noqa: E402
+from report import BENTOML, LITSERVE, OURS, PLAIN, RAY  # noqa: E402
+from table import Samples  # noqa: E402
+
+SERVER_CORE, CLIENT_CORE = "0", "1"
+BATCH = 16
+SIZES = [1, 4, 8, 16]
+CONNECTIONS = 3 * BATCH  # one batch computes, one waits, and one is on its way
+SHARE = 0.7
+WARM_UP, SECONDS, START_SECONDS = 1.0, 4.0, 120.0
+MODELS = {
+    "digits": ["--architecture", "digits-cnn-v1", "--size", "8"],
+    "resnet18": ["--architecture", "resnet18-v1", "--size", "64"],
+    "resnet50": ["--architecture", "resnet50-v1", "--size", "64"],
+}
+SCRIPTS = {LITSERVE: "lit.py", RAY: "rayserve.py", PLAIN: "plain.py"}
+PEERS = (LITSERVE, BENTOML, RAY, PLAIN)
+
+
+class Wrong(Exception):
+    """Something other than a time is not what it has to be."""
+
+
+def environment(name: str) -> pathlib.Path:
+    """The interpreter of a cached environment made from requirements-<name>.txt. Raises Wrong when it cannot be made."""
+    wanted = HERE / f"requirements-{name}.txt"
+    key = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = CACHE / f"bench-{name}-{key}"
+    if not (folder / ".done").exists():
+        print(f">> environment of {name}: some minutes, once", flush=True)
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [*installer(folder), "-r", str(wanted)],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Wrong(f"{' '.join(command)}:\n{done.stderr[-2000:]}")
+        (folder / ".done").touch()
+    return folder / "bin/python"
+
+
+def installer(folder: pathlib.Path) -> list[str]:
+    """The command that installs into an environment: uv where it is, because it keeps torch's gigabytes once for all of them."""
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "-q", "-p", str(folder / "bin/python")]
+    return [str(folder / "bin/pip"), "install", "-q", "--disable-pip-version-check"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """How one server is started, and what a request to it is."""
+
+    command: list[str]
+    path: str
+    content_type: str
+    body: bytes
+
+
+@dataclasses.dataclass
+class Bench:
+    """What one benchmark knows: the interpreters, the packages, what it has measured."""
+
+    ours: pathlib.Path
+    peers: pathlib.Path | None
+    folder: pathlib.Path
+    samples: Samples
+
+    def variables(self, model: str, port: int) -> dict[str, str]:
+        path = os.pathsep.join([str(ROOT / "app/src"), str(HERE / "servers")])
+        ours = {"GENAI_MODEL_DIR": str(self.package(model)), "GENAI_PORT": str(port), "GENAI_HOST": "127.0.0.1", "GENAI_DRAIN_SECONDS": "20"}
+        theirs = {"BENCH_MODEL": str(self.package(model)), "BENCH_PORT": str(port), "BENCH_BATCH": str(BATCH)}
+        quiet = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        shared = {"PYTHONPATH": path, "GENAI_MAX_BATCH_SIZE": str(BATCH), "GENAI_MAX_QUEUE": str(4 * CONNECTIONS), "GENAI_TORCH_THREADS": "1"}
+        return {**os.environ, **shared, **ours, **theirs, **quiet}
+
+    def package(self, model: str) -> pathlib.Path:
+        folder = CACHE / "bench-models" / hashlib.sha256(str(MODELS[model]).encode()).hexdigest()[:12]
+        if not (folder / "model.yaml").exists():
+            command = [str(self.ours), "-m", "genai_inference", "package", *MODELS[model], "--labels", "10", "--out", str(folder)]
+            subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "app/src")}, check=True, stdout=subprocess.DEVNULL)
+        return folder
+
+    def server(self, name: str, model: str, port: int) -> Server:
+        json_body = json.dumps({"instances": [[n % 17 for n in range(64)]]}).encode()
+        raw_body = npy(3, 64, 64)
+        text_body = json.dumps({"image": base64.b64encode(raw_body).decode()}).encode()
+        texts_body = json.dumps({"images": [base64.b64encode(raw_body).decode()]}).encode()
+        small = model == "digits"
+        if name == OURS:
+            kind, body = ("application/json", json_body) if small else ("application/x-npy", raw_body)
+            return Server([str(self.ours), "-m", "genai_inference"], "/v1/predict", kind, body)
+        assert self.peers
+        if name == BENTOML:
+            command = [str(self.peers), "-m", "bentoml", "serve", "bento:Model", "--host", "127.0.0.1", "--port", str(port)]
+            command += ["--working-dir", str(HERE / "servers")]
+            return Server(command, "/json" if small else "/raw", "application/json", json_body if small else texts_body)
+        command = [str(self.peers), str(HERE / "servers" / SCRIPTS[name])]
+        if name == LITSERVE:
+            return Server(command, "/predict", "application/json", json_body if small else text_body)
+        path = {PLAIN: "/json" if small else "/raw", RAY: "/"}[name]
+        return Server(command, path, "application/json" if small else "application/octet-stream", json_body if small else raw_body)
+
+
+def npy(*shape: int) -> bytes:
+    """One instance as an .npy file; made by hand, because this interpreter need not have numpy."""
+    size = 1
+    for length in shape:
+        size *= length
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(1, *shape)}, }}"
+    header = header.ljust(117) + "\n"
+    out = io.BytesIO()
+    out.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    out.write(bytes(n % 251 for n in range(size)))
+    return out.getvalue()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(server: Server, variables: dict[str, str], port: int, log: pathlib.Path) -> t.Iterator[None]:
+    """The server, once it answers. Its whole process group goes when the block ends."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["taskset", "-c", SERVER_CORE, *server.command], env=variables, cwd=log.parent, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        until = time.monotonic() + START_SECONDS
+        while not answers(server, port):
+            if process.poll() is not None or time.monotonic() > until:
+                raise Wrong(f"{' '.join(server.command)} does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.2)
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(3)
+
+
+def answers(server: Server, port: int) -> bool:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{server.path}", server.body, {"Content-Type": server.content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return b'"probabilities"' in answer.read()
+    except OSError:
+        return False
+
+
+def load(bench: Bench, key: str, spec: dict) -> dict:
+    """What the client saw; kept under `key`. Raises Wrong if any answer was not 200."""
+    file = bench.folder / "spec.json"
+    file.write_text(json.dumps({"rate": None, "warm_up": WARM_UP, "seconds": SECONDS, **spec}), encoding="utf-8")
+    command = ["taskset", "-c", CLIENT_CORE, str(bench.ours), str(HERE / "client.py"), str(file)]
+    seen = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+    if set(seen["statuses"]) != {"200"}:
+        raise Wrong(f"{key}: answers {seen['statuses']}")
+    for name in ("per_second", "p50", "p95", "p99", "client_busy"):
+        bench.samples.add(f"{key}.{name}", seen[name])
+    return seen
+
+
+def measure(bench: Bench, model: str, name: str) -> None:
+    """One server with one model: throughput, one at a time, at LitServe's load; ours at its own load, and its no-op route, too."""
+    port = free_port()
+    server = bench.server(name, model, port)
+    with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log"):
+        request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
+        key = f"{model}.{name}"
+        full = load(bench, f"{key}.full", {**request, "connections": CONNECTIONS})
+        load(bench, f"{key}.alone", {**request, "connections": 1, "seconds": SECONDS / 2})
+        theirs = bench.samples.values.get(f"{model}.{LITSERVE}.full.per_second")
+        if theirs:
+            load(bench, f"{key}.even", {**request, "connections": 4 * CONNECTIONS, "rate": SHARE * bench.samples.median(f"{model}.{LITSERVE}.full.per_second")})
+        if name == OURS:
+            load(bench, f"{key}.steady", {**request, "connections": 4 * CONNECTIONS, "rate": SHARE * full["per_second"]})
+            no_op = {"port": port, "path": "/health", "content_type": "text/plain", "bodies": []}
+            load(bench, f"{key}.no_op", {**no_op, "connections": BATCH, "seconds": SECONDS / 2})
+
+
+def bare(bench: Bench, model: str) -> None:
+    command = ["taskset", "-c", SERVER_CORE, str(bench.ours), str(HERE / "bare.py"), str(bench.package(model)), str(SECONDS / 4), *map(str, SIZES)]
+    found = subprocess.run(command, env=bench.variables(model, 0), check=True, capture_output=True, text=True, timeout=120).stdout
+    for size, seconds in json.loads(found).items():
+        bench.samples.add(f"{model}.bare.{size}", seconds)
+
+
+def rotated(items: t.Sequence[str], run: int) -> list[str]:
+    """LitServe first, because the others are measured at its load; then each run begins with another one."""
+    others = [item for item in items if item != LITSERVE]
+    start = run % len(others) if others else 0
+    return [item for item in items if item == LITSERVE] + others[start:] + others[:start]
+
+
+def write(bench: Bench, models: list[str], missing: dict[str, str]) -> None:
+    BUILD.mkdir(exist_ok=True)
+    measured = [model for model in models if f"{model}.{OURS}.no_op.p50" in bench.samples.values]
+    (BUILD / "bench-app.json").write_text(json.dumps({**bench.samples.as_json(), "missing": missing}, indent=1) + "\n", encoding="utf-8")
+    if measured:
+        lines = (HERE / "requirements-peers.txt").read_text(encoding="utf-8").splitlines()
+        peers = [line for line in lines if line.startswith(("bento", "fast", "lit", "ray", "uvi"))]
+        facts = {
+            "runs": min(len(bench.samples.values[f"{model}.{OURS}.full.p50"]) for model in measured),
+            "busy": max(max(found) for key, found in bench.samples.values.items() if key.endswith("client_busy")),
+            "batch": BATCH, "connections": CONNECTIONS, "share": SHARE, "peers": ", ".join(peers), "missing": missing,
+        }
+        (BUILD / "bench-app.md").write_text(report.markdown(bench.samples, measured, SIZES, facts), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--servers", default=",".join((OURS, *PEERS)))
+    parser.add_argument("--more", action="store_true")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives us
+    models, servers = arguments.models.split(","), arguments.servers.split(",")
+    missing: dict[str, str] = {}
+    samples = Samples()
+    if arguments.more and (BUILD / "bench-app.json").exists():
+        earlier = json.loads((BUILD / "bench-app.json").read_text(encoding="utf-8"))
+        samples = Samples({key: figure["values"] for key, figure in earlier["figures"].items()})
+        missing = earlier["missing"]
+    try:
+        peers = environment("peers") if set(servers) & set(PEERS) else None
+    except Wrong as error:
+        print(error, file=sys.stderr)
+        peers, servers = None, [OURS]
+        missing = dict.fromkeys(PEERS, "could not be installed")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(environment("ours"), peers, pathlib.Path(folder), samples)
+        for run in range(arguments.runs):
+            for model in models:
+                bare(bench, model)
+                for name in rotated(servers, run):
+                    print(f"run {run + 1} of {arguments.runs}: {model}, {name}", flush=True)
+                    try:
+                        measure(bench, model, name)
+                    except Wrong as error:
+                        if name == OURS:
+                            raise
+                        print(error, file=sys.stderr)
+                        missing[name] = "failed, see the log"
+                write(bench, list(MODELS), missing)
+    file = BUILD / "bench-app.md"
+    if file.exists():
+        print(file.read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

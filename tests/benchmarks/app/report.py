@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what was measured to what is printed: medians, goals, Markdown. Pure."""
+from __future__ import annotations
+
+import statistics
+
+from table import GOALS_HEAD, Goal, Samples
+
+OURS, LITSERVE, BENTOML, RAY, PLAIN = "ours", "litserve", "bentoml", "ray", "fastapi"
+TITLES = {OURS: "this service", LITSERVE: "LitServe", BENTOML: "BentoML", RAY: "Ray Serve", PLAIN: "FastAPI, `def` endpoint"}
+CASES = {"full": "throughput", "even": "at the same load", "alone": "one at a time"}
+NOTES = """\
+- Median of {runs} runs, each with every server in turn. Server and bare loop have one core and one thread of torch, the client has the other
+  core and was busy for {busy:.0%} of the time at most (of a core), so it is not what was measured. Batches of {batch} at most, for all.
+- *Throughput*: {connections} connections, each with its next request as soon as it has its answer. *At the same load*: requests are due at fixed
+  times, {share:.0%} of what LitServe can do, and a latency counts from the time a request was due. *One at a time*: one connection.
+- T_raw is the bare loop's throughput at its best batch size. c is what a no-op route (`GET /health`) of this service costs, t = 1 / T_raw;
+  what the core allows is T_raw * t / (t + c).
+- The same network, package and function compute in all of them. Requests of the ResNets are uint8 `.npy` bodies (LitServe and BentoML take
+  JSON only, and get base64 in it), those of the digits JSON. Peers check nothing of what they are sent; this service does.
+- Peers: {peers}."""
+
+
+def allowed(raw: float, no_op: float) -> float:
+    """Requests a second that one core allows: `raw` of the bare loop, `no_op` seconds of HTTP for each."""
+    return raw / (1 + raw * no_op)
+
+
+def best(samples: Samples, model: str, sizes: list[int]) -> tuple[int, float]:
+    """(batch size, instances a second) of the bare loop at its best."""
+    return max(((size, size / samples.median(f"{model}.bare.{size}")) for size in sizes), key=lambda found: found[1])
+
+
+def goals(samples: Samples, model: str, sizes: list[int]) -> list[Goal]:
+    def figure(server: str, case: str, what: str) -> float:
+        return samples.median(f"{model}.{server}.{case}.{what}")
+
+    size, raw = best(samples, model, sizes)
+    no_op = 1 / figure(OURS, "no_op", "per_second")
+    mine, limit = figure(OURS, "full", "per_second"), allowed(raw, no_op)
+    batch = samples.median(f"{model}.bare.{max(sizes)}") * 1000
+    about = f"throughput, of what the core allows ({limit:,.0f}/s; T_raw {raw:,.0f}/s in batches of {size}, {1000 / raw:.2f} ms each; c {no_op * 1000:.2f} ms)"
+    found = [
+        Goal(model, about, 100 * mine / limit, 95, "%", at_least=True),
+        Goal("", "p95 at 70 % of its own throughput, against 2 forwards of the largest batch + 5 ms", figure(OURS, "steady", "p95"), 2 * batch + 5, "ms"),
+    ]
+    if f"{model}.{LITSERVE}.full.per_second" in samples.values:
+        found.append(Goal("", "throughput, times LitServe's", mine / figure(LITSERVE, "full", "per_second"), 1.2, at_least=True))
+        found.append(Goal("", "p95 at the same load, times LitServe's", figure(OURS, "even", "p95") / figure(LITSERVE, "even", "p95"), 0.8))
+    if f"{model}.{PLAIN}.alone.p50" in samples.values:
+        found.append(Goal("", "a lone request, more than unbatched (FastAPI)", figure(OURS, "alone", "p50") - figure(PLAIN, "alone", "p50"), 1, "ms"))
+    return found
+
+
+def row(samples: Samples, model: str, server: str, raw: float, title: str) -> str:
+    def cell(case: str, what: str, digits: int) -> str:
+        values = samples.values.get(f"{model}.{server}.{case}.{what}")
+        return f"{statistics.median(values):,.{digits}f}" if values else "-"
+
+    share = samples.median(f"{model}.{server}.full.per_second") / raw
+    latencies = [cell(case, what, 1) for case in CASES for what in ("p50", "p95", "p99")]
+    cells = [title, TITLES[server], cell("full", "per_second", 0), f"{share:.0%}", *latencies]
+    return "| " + " | ".join(cells) + " |"
+
+
+def markdown(samples: Samples, models: list[str], sizes: list[int], facts: dict) -> str:
+    """Everything that was measured, as two tables and notes. `facts` fills the notes."""
+    goal_rows, rows = [], []
+    for model in models:
+        goal_rows += [goal.row() for goal in goals(samples, model, sizes)]
+        _, raw = best(samples, model, sizes)
+        title = model
+        for server in TITLES:
+            if f"{model}.{server}.full.per_second" in samples.values:
+                rows.append(row(samples, model, server, raw, title))
+            else:
+                rows.append(f"| {title} | {TITLES[server]} | {facts['missing'].get(server, 'not measured')} |" + " |" * 10)
+            title = ""
+    latencies = " | ".join(f"{title}: {what}" for title in CASES.values() for what in ("p50, ms", "p95", "p99"))
+    return "\n".join([
+        GOALS_HEAD[0].replace("case", "model"), GOALS_HEAD[1], *goal_rows, "",
+        f"| model | server | requests/s | of T_raw | {latencies} |", "|---|---|---|---|" + "---|" * 9, *rows, "",
+        NOTES.format(**facts), "",
+    ])

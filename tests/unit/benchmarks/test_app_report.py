@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what was measured on the inference service to what is printed; and the client that measures."""
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import sys
+import threading
+
+import pytest
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "app"))
+
+import client
+import report
+from table import Samples
+
+SIZES = [1, 16]
+FACTS = {"runs": 3, "busy": 0.1, "batch": 16, "connections": 48, "share": 0.7, "peers": "a==1", "missing": {report.RAY: "could not be installed"}}
+
+
+@pytest.fixture(name="samples")
+def made_up():
+    samples = Samples()
+    figures = {"m.bare.1": 0.010, "m.bare.16": 0.080, "m.ours.no_op.per_second": 5000.0, "m.ours.steady.p95": 100.0}
+    for server, per_second, latency in (("ours", 190.0, 10.0), ("litserve", 100.0, 40.0), ("fastapi", 90.0, 9.5)):
+        figures[f"m.{server}.full.per_second"] = per_second
+        for case in ("full", "even", "alone"):
+            figures.update({f"m.{server}.{case}.{what}": latency for what in ("p50", "p95", "p99")})
+    for key, figure in figures.items():
+        samples.values[key] = [figure] * 3
+    return samples
+
+
+def test_what_a_core_allows():
+    assert report.allowed(200.0, 0.0) == 200
+    assert report.allowed(200.0, 0.005) == 100  # as long for HTTP as for the model
+
+
+def test_the_best_batch_size(samples):
+    assert report.best(samples, "m", SIZES) == (16, 200)
+
+
+def test_goals(samples):
+    share, steady, faster, latency, lone = report.goals(samples, "m", SIZES)
+    assert (share.figure, share.met) == (pytest.approx(100 * 190 / (200 / 1.04)), True)
+    assert (steady.limit, steady.met) == (165, True)
+    assert (faster.figure, faster.met) == (1.9, True)
+    assert (latency.figure, latency.met) == (0.25, True)
+    assert (lone.figure, lone.met) == (0.5, True)
+
+
+def test_a_goal_that_is_missed(samples):
+    samples.values["m.ours.full.per_second"] = [110.0] * 3
+    goals = report.goals(samples, "m", SIZES)
+    assert (goals[0].met, goals[2].met) == (False, False)
+
+
+def test_the_report_names_a_peer_that_is_missing(samples):
+    text = report.markdown(samples, ["m"], SIZES, FACTS)
+    assert "| m | this service | 190 | 95% | 10.0 |" in text
+    assert "|  | Ray Serve | could not be installed |" in text
+    assert "|  | BentoML | not measured |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|") and ("service" in line or "Serve" in line)]
+    assert {line.count("|") for line in rows if "goal" not in line and "times" not in line} == {14}
+
+
+def serve(answer: bytes, started: threading.Event, ports: list[int], stop: threading.Event) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n") and await reader.readexactly(2):
+            writer.write(answer)
+
+    async def main() -> None:
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            ports.append(server.sockets[0].getsockname()[1])
+            started.set()
+            while not stop.is_set():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+@pytest.mark.parametrize("rest", [b"Content-Length: 2\r\n\r\nab", b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"], ids=["length", "chunks"])
+def test_the_client_counts_what_is_answered(rest, rate):
+    answer = b"HTTP/1.1 200 OK\r\n" + rest
+    started, stop, ports = threading.Event(), threading.Event(), []
+    thread = threading.Thread(target=serve, args=(answer, started, ports, stop), daemon=True)
+    thread.start()
+    started.wait(30)
+    spec = {"port": ports[0], "path": "/", "content_type": "x", "bodies": ["YWI="], "connections": 2, "seconds": 0.4, "rate": rate, "warm_up": 0.1}
+    seen = asyncio.run(client.run(spec))
+    stop.set()
+    thread.join(30)
+    assert set(seen["statuses"]) == {"200"}
+    assert 0 < seen["p50"] <= seen["p95"] <= seen["p99"]
+    if rate:  # no more than were due
+        assert seen["statuses"]["200"] <= rate * 0.5 + 2
