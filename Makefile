@@ -75,7 +75,7 @@ manifests: collections ## kube-score, checkov and Gatekeeper over every role and
 
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: collections ## all that is checked, a real kind cluster included: about 33 min, the first time 70
+test: collections ## all that is checked, a real kind cluster included: about 25 min, the first time 35
 	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
 
