@@ -14,7 +14,7 @@ from cluster import kubectl, own, play
 NS = own("failfast")
 PLATFORM = Platform(NS)
 PATIENCE = 300
-MOST_SECONDS = PATIENCE / 5  # 20 s are the goal, which the figures are to be held against: a machine with other work to do takes longer
+MOST_SECONDS = 20  # what is promised, against PATIENCE
 GROUP = f"{NS}.example.com"
 CRD, WEBHOOK = f"lamps.{GROUP}", f"{NS}-nobody"
 
