@@ -1,10 +1,13 @@
-"""Fixtures, and the rule about tests/torch: it is collected only with --torch, and the header says so either way."""
+"""Fixtures, and the rule about tests/torch and tests/services: they are collected only with --torch and --services, and
+the header says so either way.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backing import postgres_cluster, postgres_server, redis_server
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from processes import start
@@ -14,9 +17,10 @@ from waiting import eventually
 from genai_inference.api import create_app
 from genai_inference.settings import Settings
 
-__all__ = ["start"]  # the fixture
+__all__ = ["postgres_cluster", "postgres_server", "redis_server", "start"]  # the fixtures
 
 TORCH_TESTS = Path(__file__).parent / "torch"
+PARTS = {TORCH_TESTS: "--torch", Path(__file__).parent / "services": "--services"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,14 +29,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="collect tests/torch too; needs torch and a model package in GENAI_MODEL_DIR",
     )
+    parser.addoption(
+        "--services",
+        action="store_true",
+        help="collect tests/services too; needs redis-server and PostgreSQL's programs",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if collection_path == TORCH_TESTS and not config.getoption("--torch") else None
+    option = PARTS.get(collection_path)
+    return True if option and not config.getoption(option) else None
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return "tests/torch: " + ("collected" if config.getoption("--torch") else "left out, ask for it with --torch")
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    left_out = "left out, ask for it with"
+    return [
+        f"tests/{folder.name}: " + ("collected" if config.getoption(option) else f"{left_out} {option}")
+        for folder, option in PARTS.items()
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from command import start
 
-from genai_inference.settings import Settings, SettingsError, read_settings
+from genai_inference.settings import SECRETS, Settings, SettingsError, read_settings
 
 BAD = {
     "GENAI_PORT": "http",
@@ -50,12 +50,25 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "models_file": "/etc/models.yaml",
         "reload_seconds": "60.0",
         "torch_threads": "2",
+        "store_timeout_seconds": "0.25",
     }
-    assert set(values) == set(Settings.model_fields)
-    for name, value in values.items():
+    secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
+    assert {*values, *secrets} == set(Settings.model_fields)
+    assert set(secrets) == set(SECRETS)
+    for name, value in {**values, **secrets}.items():
         monkeypatch.setenv(f"GENAI_{name.upper()}", value)
     settings = read_settings()
     assert {name: str(getattr(settings, name)) for name in values} == values
+    assert {name: getattr(settings, name).get_secret_value() for name in secrets} == secrets
+    assert "word" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_bad_secret_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"GENAI_{name.upper()}", "http://me:word@host")
+    with pytest.raises(SettingsError, match=f"^GENAI_{name.upper()}: ") as caught:
+        read_settings()
+    assert "word" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "value"), BAD.items(), ids=BAD)

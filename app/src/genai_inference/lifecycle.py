@@ -15,6 +15,13 @@ class Lifecycle:
     # What does not work although requests are answered: {part: reason}.
     degraded: dict[str, str] = field(default_factory=dict)
 
+    def degrade(self, part: str, reason: str | None) -> None:
+        """Notes why a part does not work, or that it does (None)."""
+        if reason is None:
+            self.degraded.pop(part, None)
+        else:
+            self.degraded[part] = reason
+
     @property
     def unready(self) -> str | None:
         """Why no new work should be sent here; None when it should."""

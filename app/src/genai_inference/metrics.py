@@ -63,6 +63,13 @@ class Metrics:
             "genai_device_memory_bytes", "GPU memory that this process holds", ["device"], registry=registry
         )
 
+        self._stores = Counter(
+            "genai_store_failures", "Times that Redis or PostgreSQL did not answer", ["store"], registry=registry
+        )
+
+    def store_failed(self, store: str) -> None:
+        self._stores.labels(store).inc()
+
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request; `route` is the template of its path, never the path."""
         method = method if method in METHODS else "other"

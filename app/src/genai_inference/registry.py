@@ -102,7 +102,7 @@ class Registry:
         self._lifecycle.loaded = self._lifecycle.failure is None
         while self._lifecycle.loaded and self._reload_seconds and not self._closed.wait(self._reload_seconds):
             error = self._try()
-            self._lifecycle.degraded = {"models": str(error)} if error else {}
+            self._lifecycle.degrade("models", str(error) if error else None)
 
     def _try(self) -> ModelError | None:
         """Why the configuration could not be followed. Nothing ends this thread: the next change may be a good one."""

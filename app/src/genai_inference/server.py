@@ -13,9 +13,10 @@ from types import FrameType
 
 import uvicorn
 
-from .api import Service, create_app
+from .api import create_app
 from .engine import MakeEngine
 from .lifecycle import Lifecycle
+from .service import Service
 from .settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)

@@ -2,23 +2,45 @@
 optional file that lists several models.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .model import ModelError
 
 PREFIX = "GENAI_"
 QUEUED_BATCHES = 8
+SECRETS = ("redis_url", "database_url")
 
 
 class SettingsError(Exception):
     """A setting the service cannot start with; the message names the variable."""
 
     exit_code = 2
+
+
+def _url(*schemes: str) -> Callable[[SecretStr], SecretStr]:
+    """A check that a secret is a URL of one of these schemes; its message does not repeat the secret."""
+
+    def check(value: SecretStr) -> SecretStr:
+        if value.get_secret_value().partition("://")[0] not in schemes:
+            raise ValueError(f"a URL that begins with {schemes[0]}:// expected")
+        return value
+
+    return check
 
 
 class ModelOptions(BaseModel):
@@ -74,6 +96,10 @@ class Settings(ModelOptions, BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
     api_keys_file: Path | None = None
+    # They may hold a password, so they are never shown.
+    redis_url: Annotated[SecretStr, AfterValidator(_url("redis", "rediss", "unix"))] | None = None
+    database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "postgres"))] | None = None
+    store_timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.5
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
@@ -93,7 +119,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [f"{_variable(e['loc'])}={e['input']!r}: {e['msg']}" for e in error.errors() if e["loc"]]
+        faults = [f"{_variable(e['loc'])}{_shown(e)}: {e['msg']}" for e in error.errors() if e["loc"]]
         raise SettingsError("; ".join(faults) or f"{PREFIX}MAX_QUEUE: {error.errors()[0]['msg']}") from None
 
 
@@ -117,6 +143,11 @@ class _ModelsFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     models: Annotated[list[ModelConfig], Field(min_length=1, max_length=64)]
+
+
+def _shown(fault: Mapping[str, Any]) -> str:
+    """What the variable holds, unless that is a secret."""
+    return "" if str(fault["loc"][0]) in SECRETS else f"={fault['input']!r}"
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

@@ -1,0 +1,170 @@
+"""Predictions, the catalog, and what probes, scrapers and people ask of a process."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.types import Receive
+
+from . import __version__, bodies, codec
+from .batching import Abandoned
+from .engine import Probabilities
+from .registry import Model
+from .schemas import (
+    Catalog,
+    ModelDetail,
+    ModelEntry,
+    ModelInfo,
+    PredictRequest,
+    PredictResponse,
+    Problem,
+    Readiness,
+    Status,
+    VersionResponse,
+)
+from .service import NAME, PROBLEMS, PlainRoute, Service, ServiceDep, service_of
+
+router = APIRouter()
+plain = APIRouter(route_class=PlainRoute)
+
+TIMEOUT_HEADER = "x-request-timeout-ms"
+# A client is looked after only once its request has waited this long: sooner, that costs more than it can save.
+PATIENCE_SECONDS = 0.02
+RAW = {"schema": {"type": "string", "format": "binary"}}
+TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "Milliseconds this request may take; no more than the model's own deadline.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": PredictRequest.model_json_schema()},
+        **dict.fromkeys(bodies.MEDIA_TYPES[1:], RAW),
+    },
+}
+
+
+@plain.post(
+    "/v1/predict",
+    responses={200: {"model": PredictResponse}, **PROBLEMS},
+    openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]},
+)
+@plain.post(
+    "/v1/models/{name}:predict",  # the path and the JSON of KServe's V1 protocol and of TensorFlow Serving
+    responses={200: {"model": PredictResponse}, **PROBLEMS},
+    openapi_extra={"requestBody": BODY, "parameters": [NAME, TIMEOUT]},
+)
+async def predict(request: Request) -> Response:
+    """Classifies images: JSON, one raw tensor, or one picture."""
+    service = service_of(request)
+    headers = request.headers
+    kind = bodies.media_type(headers.get("content-type", ""), headers.get("content-encoding", "identity"))
+    model = service.model(request.path_params.get("name"))
+    seconds = _seconds(headers.get(TIMEOUT_HEADER), model.config.deadline_seconds)
+    body = await request.body()
+    model.batcher.check_room()
+    batch = await service.decode(model, kind, body)
+    probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), request.receive)
+    labels = codec.labels_of(model.card, probabilities)
+    service.metrics.predicted(labels, model.card.name, model.card.version)
+    return Response(codec.to_json(model.card, probabilities, labels), media_type="application/json")
+
+
+def _seconds(header: str | None, most: float) -> float:
+    """The time a request may take: what its client says, within the model's own deadline."""
+    if header is None:
+        return most
+    if not (header.isascii() and header.isdigit() and 0 < len(header) < 10 and int(header)):
+        raise HTTPException(422, f"{TIMEOUT_HEADER}: a whole number of milliseconds expected, at least 1")
+    return min(most, int(header) / 1000)
+
+
+async def _unless_abandoned(answer: "asyncio.Future[Probabilities]", receive: Receive) -> Probabilities:
+    """The answer; or Abandoned, once the client has closed its connection."""
+    loop = asyncio.get_running_loop()
+    watching: list[asyncio.Task[None]] = []
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not answer.done():
+            answer.set_exception(Abandoned())
+
+    timer = loop.call_later(PATIENCE_SECONDS, lambda: watching.append(loop.create_task(watch())))
+    try:
+        return await answer
+    finally:
+        timer.cancel()
+        for task in watching:
+            task.cancel()
+
+
+@router.get("/v1/models")
+async def models(service: ServiceDep) -> Catalog:
+    """What is served."""
+    return Catalog(models=[ModelEntry(**_entry(model, service)) for model in service.registry.models.values()])
+
+
+@router.get("/v1/models/{name}", responses={404: {"model": Problem}, 503: {"model": Problem}})
+async def model(name: str, service: ServiceDep) -> ModelDetail:
+    """One model, with its labels."""
+    found = service.model(name)
+    return ModelDetail(
+        **_entry(found, service), label_names=found.card.labels, weights_sha256=found.card.weights.sha256
+    )
+
+
+def _entry(model: Model, service: Service) -> dict[str, Any]:
+    card, config = model.card, model.config
+    return {
+        "name": card.name,
+        "version": card.version,
+        "default": model is service.model(None),
+        "architecture": card.architecture,
+        **card.input.model_dump(),
+        "labels": len(card.labels),
+        "accuracy": card.held_out.accuracy if card.held_out else None,
+        "device": model.engine.device,
+        "dtype": config.dtype,
+        "compiled": config.compile,
+        "max_batch_size": config.max_batch_size,
+        "max_queue": config.queue_bound,
+        "deadline_seconds": config.deadline_seconds,
+        "load_seconds": round(model.load_seconds, 3),
+    }
+
+
+@plain.get("/health", responses={200: {"model": Status}})
+async def health(_: Request) -> Response:
+    """The process is alive; says nothing about the model."""
+    return Response(b'{"status":"ok","reason":null}', media_type="application/json")
+
+
+@router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
+async def ready(service: ServiceDep) -> JSONResponse:
+    """200 when work may be sent here; 503 with the reason while loading, draining or broken."""
+    reason = service.lifecycle.unready
+    degraded = dict(service.lifecycle.degraded) or None
+    status = Readiness(status="unready" if reason else "ready", reason=reason, degraded=degraded)
+    return JSONResponse(status.model_dump(exclude_none=True), status_code=503 if reason else 200)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: ServiceDep) -> Response:
+    """Prometheus' text format."""
+    return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
+
+
+@router.get("/version")
+async def version(service: ServiceDep) -> VersionResponse:
+    """What is running: the application, its title from the configuration, the default model and what computes it."""
+    model = next(iter(service.registry.models.values()), None)
+    return VersionResponse(
+        app=__version__,
+        title=service.settings.model_title,
+        model=ModelInfo(name=model.card.name, version=model.card.version) if model else None,
+        framework=model.engine.framework if model else None,
+    )

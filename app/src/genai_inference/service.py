@@ -1,0 +1,92 @@
+"""What the routes share: the service of one application, how a route gets at it, and what refusals look like."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+
+from . import bodies, problems
+from .engine import Batch, MakeEngine
+from .lifecycle import Lifecycle
+from .metrics import Metrics
+from .registry import Model, Registry
+from .schemas import Problem
+from .settings import Settings, read_models
+from .stores import Postgres, Redis
+
+MOST_DECODING = 16
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
+    for status in (400, 401, 404, 413, 415, 422, 429, 503, 504)
+}
+NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+class PlainRoute(APIRoute):
+    """A route that FastAPI describes and Starlette calls: request in, response out. Resolving dependencies and
+    validating the answer would take longer than a small model's batch.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+class Service:
+    """What the routes work with: one for each application. `redis` and `postgres` are None where none is configured."""
+
+    def __init__(self, settings: Settings, make_engine: MakeEngine) -> None:
+        self.settings = settings
+        self.lifecycle = Lifecycle()
+        self.metrics = Metrics()
+        self.registry = Registry(
+            partial(read_models, settings), make_engine, self.lifecycle, self.metrics, settings.reload_seconds
+        )
+        stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
+        self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
+        self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self._images = 0
+
+    async def start(self) -> None:
+        self.registry.start()
+
+    async def close(self) -> None:
+        self.registry.close()
+        for store in (self.redis, self.postgres):
+            if store is not None:
+                await store.close()
+
+    def model(self, name: str | None) -> Model:
+        """The model of this name, or the default one; 503 while loading, 404 if there is none."""
+        models = self.registry.models
+        if not models:
+            raise HTTPException(503, "The model is not loaded yet.", {"Retry-After": "1"})
+        if name is None:
+            return next(iter(models.values()))
+        if name not in models:
+            raise HTTPException(404, f"No such model. There are: {', '.join(models)}.")
+        return models[name]
+
+    async def decode(self, model: Model, kind: str, body: bytes) -> Batch:
+        """The instances in a body. Pictures are unpacked beside the event loop, a few at a time."""
+        arguments = (model.card.input, kind, body, model.config.max_batch_size, self.settings.max_image_pixels)
+        if kind not in bodies.IMAGES:
+            return bodies.to_batch(*arguments)
+        if self._images >= MOST_DECODING:
+            raise HTTPException(429, "Too many images are being unpacked; try again in 1 s.", {"Retry-After": "1"})
+        self._images += 1
+        try:
+            return await asyncio.to_thread(bodies.to_batch, *arguments)
+        finally:
+            self._images -= 1
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(service_of)]
