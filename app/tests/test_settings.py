@@ -39,6 +39,7 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "max_body_bytes": "2048",
         "max_batch_size": "4",
         "drain_seconds": "2.5",
+        "receive_seconds": "7.5",
         "max_image_pixels": "100",
         "api_keys_file": "/etc/keys",
         "max_queue": "8",

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 MINIMUM_ACCURACY = 0.97
-# How long a thread waits for Python's lock before it asks for it. The inference thread does so after every operation of a
-# network, and with the default of 5 ms a busy event loop makes it several times slower.
+# How long a thread waits for Python's lock before it asks for it. The inference thread does so after every operation of
+# a network, and with the default of 5 ms a busy event loop makes it several times slower.
 SWITCH_SECONDS = 0.0005
 
 

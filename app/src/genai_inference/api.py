@@ -29,7 +29,7 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics),
             Middleware(Authenticate, keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None),
-            Middleware(LimitBody, limit=settings.max_body_bytes),
+            Middleware(LimitBody, limit=settings.max_body_bytes, seconds=settings.receive_seconds),
         ],
     )
     app.state.service = service

@@ -5,6 +5,7 @@ On the first SIGTERM or SIGINT the process turns unready and asks every client t
 in flight finished. A second signal ends the process at once.
 """
 
+import asyncio
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ import time
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .api import create_app
 from .engine import MakeEngine
@@ -24,6 +26,39 @@ log = logging.getLogger(__name__)
 # Once the listener is closed, a request may take this long. With the default drain of 8 s that stays below the
 # 30 s after which Kubernetes kills.
 FINISH_SECONDS = 15
+
+
+def impatient(seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants.
+    uvicorn would wait for ever, and a few thousand such clients would use up every file that the process may open.
+    """
+
+    class Impatient(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def on_response_complete(self) -> None:
+            self._wait()
+            super().on_response_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(seconds, self._give_up)
+
+        def _give_up(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return Impatient
 
 
 class DrainingServer(uvicorn.Server):
@@ -62,7 +97,7 @@ def serve(settings: Settings, make_engine: MakeEngine) -> None:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http="h11",  # the same parser, a strict one, whatever else is installed
+        http=impatient(settings.receive_seconds),  # h11: the same parser, a strict one, whatever else is installed
         ws="none",
         lifespan="on",
         log_config=None,

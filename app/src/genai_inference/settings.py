@@ -94,6 +94,7 @@ class Settings(ModelOptions, BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    receive_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
     api_keys_file: Path | None = None
     # They may hold a password, so they are never shown.
