@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
@@ -12,7 +11,6 @@ import pytest
 import redis
 from backing import Backing
 from processes import Server, Start
-from stub import digit
 from waiting import eventually
 
 from genai_inference.cache import MOST_AT_ONCE, READ_SECONDS, Answer, Shared, encode
@@ -20,7 +18,6 @@ from genai_inference.lifecycle import Lifecycle
 from genai_inference.metrics import Metrics
 from genai_inference.stores import Redis
 
-ONE = {"instances": [digit(1)]}
 ANSWER = Answer(b'{"predictions":[]}', [3, 3])
 STORE_SECONDS = 0.5
 
@@ -31,9 +28,13 @@ def begin(start: Start, server: Backing, ttl: float = 600, **settings: str) -> S
     return process
 
 
+def image(number: int) -> dict[str, list[list[int]]]:
+    """Another body for each of 4913 numbers."""
+    return {"instances": [[number % 17, number // 17 % 17, number // 289 % 17, *[0] * 61]]}
+
+
 def ask(server: Server, number: int = 1, **headers: str) -> httpx.Response:
-    body = {"instances": [[number % 17, number // 17 % 17, number // 289 % 17, *[0] * 61]]}
-    return httpx.post(server.url + "/v1/predict", json=body, headers=headers, timeout=60)
+    return httpx.post(server.url + "/v1/predict", json=image(number), headers=headers, timeout=60)
 
 
 def metric(server: Server, line: str) -> float:
@@ -124,20 +125,21 @@ def test_a_redis_that_takes_no_writes_is_named(start: Start, redis_server: Backi
 
 @dataclass
 class Traffic:
-    """Requests one after another, every one for something new, in a thread of its own."""
+    """Requests one after another, mostly for something new, in four threads."""
 
     server: Server
     statuses: list[int] = field(default_factory=list)
     end: Event = field(default_factory=Event)
 
     def run(self, first: int) -> None:
-        with suppress(httpx.TransportError):
-            number = first
+        number = first
+        with httpx.Client(base_url=self.server.url, timeout=60) as client:
             while not self.end.is_set():
-                self.statuses.append(ask(self.server, number).status_code)
-                number += 1
-            return
-        self.statuses.append(0)
+                try:
+                    self.statuses.append(client.post("/v1/predict", json=image(number)).status_code)
+                except httpx.TransportError:
+                    self.statuses.append(0)
+                number = first + (number + 1 - first) % 1000
 
     def __enter__(self) -> "Traffic":
         self._threads = [Thread(target=self.run, args=(1000 * index,), daemon=True) for index in range(4)]
@@ -169,9 +171,11 @@ def test_redis_goes_away_in_the_middle_and_no_prediction_fails(
         eventually(lambda: not degraded(process), "Redis is used again")
     assert set(traffic.statuses) == {200}
     assert metric(process, 'genai_store_failures_total{store="redis"}') >= 1
+    other = begin(start, redis_server)
     stored = len(keys(redis_server))
     ask(process, 4001)
-    eventually(lambda: len(keys(redis_server)) > stored, "and written again")
+    eventually(lambda: len(keys(redis_server)) == stored + 1, "and written again")
+    assert ask(other, 4001).headers["x-cache"] == "hit"
 
 
 def with_shared(server: Backing, story: Callable[[Shared], Awaitable[None]]) -> None:
