@@ -19,6 +19,10 @@ BAD = {
     "GENAI_DTYPE": "float8",
     "GENAI_DEADLINE_SECONDS": "0",
     "GENAI_MAX_QUEUE": "-1",
+    "GENAI_CACHE_TTL_SECONDS": "nan",
+    "GENAI_CACHE_LOCAL_BYTES": "64MiB",
+    "GENAI_RATE_PER_SECOND": "-1",
+    "GENAI_RATE_BURST": "0",
 }
 
 
@@ -52,6 +56,10 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "reload_seconds": "60.0",
         "torch_threads": "2",
         "store_timeout_seconds": "0.25",
+        "cache_ttl_seconds": "60.0",
+        "cache_local_bytes": "1024",
+        "rate_per_second": "2.5",
+        "rate_burst": "10",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)

@@ -10,6 +10,7 @@ from . import __version__, problems, routes
 from .api_keys import KeyFile
 from .engine import MakeEngine
 from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
+from .rate_limit import LimitRate
 from .service import Service
 from .settings import Settings
 
@@ -29,6 +30,9 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics),
             Middleware(Authenticate, keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None),
+            Middleware(
+                LimitRate, per_second=settings.rate_per_second, burst=settings.rate_burst, metrics=service.metrics
+            ),
             Middleware(LimitBody, limit=settings.max_body_bytes, seconds=settings.receive_seconds),
         ],
     )

@@ -67,6 +67,20 @@ class Metrics:
             "genai_store_failures", "Times that Redis or PostgreSQL did not answer", ["store"], registry=registry
         )
 
+        self._cache = Counter(
+            "genai_cache_requests",
+            "Predictions of models with a cache: local_hit, redis_hit, miss, joined, bypass",
+            ["model", "result"],
+            registry=registry,
+        )
+        self.cache_bytes = Gauge("genai_cache_local_bytes", "Memory that kept answers take", registry=registry)
+        self.rate_limited = Counter(
+            "genai_rate_limited", "Requests refused because their client sent too many", registry=registry
+        )
+
+    def cached(self, model: str, result: str) -> None:
+        self._cache.labels(model, result).inc()
+
     def store_failed(self, store: str) -> None:
         self._stores.labels(store).inc()
 

@@ -76,6 +76,7 @@ class ModelEntry(BaseModel):
     max_batch_size: int
     max_queue: int
     deadline_seconds: float
+    cache_ttl_seconds: float
     load_seconds: float
 
 

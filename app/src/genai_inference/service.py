@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from . import bodies, problems
+from .cache import Cache
 from .engine import Batch, MakeEngine
 from .lifecycle import Lifecycle
 from .metrics import Metrics
@@ -48,6 +49,7 @@ class Service:
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
         self._images = 0
 
     async def start(self) -> None:
@@ -55,6 +57,7 @@ class Service:
 
     async def close(self) -> None:
         self.registry.close()
+        await self.cache.close()
         for store in (self.redis, self.postgres):
             if store is not None:
                 await store.close()

@@ -55,6 +55,7 @@ class ModelOptions(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     compile: bool = False
     warm_up: Annotated[int, Field(ge=0, le=100)] = 1
+    cache_ttl_seconds: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> "ModelOptions":
@@ -101,6 +102,9 @@ class Settings(ModelOptions, BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_url("redis", "rediss", "unix"))] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "postgres"))] | None = None
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.5
+    cache_local_bytes: Annotated[int, Field(ge=0, le=2**36)] = 64 * 2**20
+    rate_per_second: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 0.0
+    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
