@@ -19,6 +19,9 @@ BAD = {
     "GENAI_DTYPE": "float8",
     "GENAI_DEADLINE_SECONDS": "0",
     "GENAI_MAX_QUEUE": "-1",
+    "GENAI_JOBS": "true",  # without Redis
+    "GENAI_WORKER_QUEUE": "fast",
+    "GENAI_WORKER_LEASE_SECONDS": "14.9",  # less than three heartbeats
 }
 
 
@@ -51,6 +54,13 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "reload_seconds": "60.0",
         "torch_threads": "2",
         "store_timeout_seconds": "0.25",
+        "jobs": "True",
+        "job_result_seconds": "60",
+        "jobs_max_queued": "5",
+        "worker_queue": "blueprint",
+        "worker_concurrency": "2",
+        "worker_heartbeat_seconds": "1.0",
+        "worker_lease_seconds": "3.0",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)

@@ -22,7 +22,7 @@ from .stores import Away, Redis
 
 GROUP = "workers"
 QUEUES = {"predict": "standard", "blueprint": "blueprint"}
-KEY = re.compile(r'"?([A-Za-z0-9._:-]{1,128})"?')
+KEY = re.compile(r'("?)([A-Za-z0-9._:-]{1,128})\1')
 # The answer has a number for each label of each instance: about 20 bytes each, in one value of Redis.
 MOST_PROBABILITIES = 1_000_000
 MOST_SECONDS = 7 * 86400.0

@@ -114,7 +114,7 @@ def _key(header: str | None) -> str:
     match = jobs.KEY.fullmatch(header)
     if match is None:
         raise HTTPException(422, "Idempotency-Key: 1 to 128 letters, digits, '.', '_', ':' or '-' expected")
-    return match[1]
+    return match[2]
 
 
 def _client(request: Request) -> str:
