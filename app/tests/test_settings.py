@@ -23,6 +23,9 @@ BAD = {
     "GENAI_CACHE_LOCAL_BYTES": "64MiB",
     "GENAI_RATE_PER_SECOND": "-1",
     "GENAI_RATE_BURST": "0",
+    "GENAI_JOBS": "true",  # without Redis
+    "GENAI_WORKER_QUEUE": "fast",
+    "GENAI_WORKER_LEASE_SECONDS": "14.9",  # less than three heartbeats
 }
 
 
@@ -60,6 +63,13 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "cache_local_bytes": "1024",
         "rate_per_second": "2.5",
         "rate_burst": "10",
+        "jobs": "True",
+        "job_result_seconds": "60",
+        "jobs_max_queued": "5",
+        "worker_queue": "blueprint",
+        "worker_concurrency": "2",
+        "worker_heartbeat_seconds": "1.0",
+        "worker_lease_seconds": "3.0",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)

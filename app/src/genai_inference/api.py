@@ -1,12 +1,12 @@
 """The application: what holds for every request, and the routes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
-from . import __version__, problems, routes
+from . import __version__, jobs_routes, problems, routes
 from .api_keys import KeyFile
 from .engine import MakeEngine
 from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
@@ -19,7 +19,12 @@ ROUTERS = (routes.plain, routes.router)
 
 def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
     """The application. Its models are loaded when it starts, not here."""
-    service = Service(settings, make_engine)
+    routers = (*ROUTERS, jobs_routes.router) if settings.jobs else ROUTERS
+    return assemble(settings, Service(settings, make_engine), routers)
+
+
+def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter]) -> FastAPI:
+    """An application of these routes around a service, which starts and ends with it."""
     app = FastAPI(
         title="genai-inference",
         version=__version__,
@@ -38,7 +43,7 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    for router in ROUTERS:
+    for router in routers:
         app.include_router(router)
     return app
 

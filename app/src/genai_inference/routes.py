@@ -166,6 +166,8 @@ async def ready(service: ServiceDep) -> JSONResponse:
 @router.get("/metrics", response_class=Response)
 async def metrics(service: ServiceDep) -> Response:
     """Prometheus' text format."""
+    if service.jobs is not None:
+        await service.jobs.measure()
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 

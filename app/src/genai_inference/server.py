@@ -14,6 +14,7 @@ from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from fastapi import FastAPI
 
 from .api import create_app
 from .engine import MakeEngine
@@ -82,6 +83,8 @@ class DrainingServer(uvicorn.Server):
             self._close_at = self._start_draining()
         if self._lifecycle.failure is not None or (self._close_at is not None and time.monotonic() >= self._close_at):
             self.should_exit = True
+        if self._lifecycle.drained:
+            self.should_exit = True
         return await super().on_tick(counter)
 
     def _start_draining(self) -> float:
@@ -93,7 +96,11 @@ class DrainingServer(uvicorn.Server):
 
 def serve(settings: Settings, make_engine: MakeEngine) -> None:
     """Serves until told to stop. Raises SettingsError if it cannot listen, or what loading the model raised."""
-    app = create_app(settings, make_engine)
+    run(create_app(settings, make_engine), settings)
+
+
+def run(app: FastAPI, settings: Settings) -> None:
+    """Runs an application of ours on its port; see `serve`."""
     service: Service = app.state.service
     config = uvicorn.Config(
         app,

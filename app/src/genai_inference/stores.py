@@ -112,7 +112,9 @@ class Redis(Store):
         super().__init__(lifecycle, metrics, seconds)
         import redis.asyncio
 
-        self._errors = (*GONE, redis.ConnectionError, redis.TimeoutError)
+        # The last two: a member that has just been demoted, and one whose memory is full.
+        unwilling = (redis.ReadOnlyError, redis.exceptions.OutOfMemoryError)
+        self._errors = (*GONE, redis.ConnectionError, redis.TimeoutError, *unwilling)
         # No retries of its own: the breaker decides when to try again.
         self._redis = redis.asyncio.Redis.from_url(url, socket_connect_timeout=seconds, retry=None)
         self._dropping: asyncio.Future[None] | None = None
