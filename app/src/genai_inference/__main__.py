@@ -1,4 +1,4 @@
-"""Command line: `serve` (the default), `train` and `package`.
+"""Command line: `serve` (the default), `benchmark`, `train` and `package`.
 
 Everything heavy is imported by the command that needs it: `serve` must set the number of threads before numpy and
 torch are loaded, and must be able to refuse bad settings without them.
@@ -17,14 +17,19 @@ MINIMUM_ACCURACY = 0.97
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 2 bad settings, 3 bad model package, 4 model not good enough."""
-    # Until the server has handlers of its own. The first process of a container has no default ones.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    """Runs a command and returns the exit code: 2 bad settings, 3 bad model package, 4 model not good enough, 5 to 7 a
+    benchmark that is not finished.
+    """
+    # Until the command has handlers of its own. The first process of a container has no default ones.
+    unfinished = 5 if "benchmark" in (argv or sys.argv) else 0
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(unfinished))
     arguments = _parser().parse_args(argv)
     if arguments.command == "train":
         return _train(arguments.out, arguments.model_version, arguments.seed)
     if arguments.command == "package":
         return _package(arguments)
+    if arguments.command == "benchmark":
+        return _benchmark()
     return _serve()
 
 
@@ -32,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="genai-inference", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the model package in GENAI_MODEL_DIR (the default)")
+    commands.add_parser("benchmark", help="measure every configured model on this node")
     train = commands.add_parser("train", help="train a model and write its package")
     train.add_argument("--out", type=Path, required=True, help="folder for the package")
     train.add_argument("--model-version", type=_word, required=True, help="version of the model, e.g. 1.0.0")
@@ -74,6 +80,24 @@ def _serve() -> int:
         print(f"genai-inference: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _benchmark() -> int:
+    from .cpus import usable_cpus
+    from .settings import SettingsError, read_settings
+
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        print(f"genai-inference: {error}", file=sys.stderr)
+        return error.exit_code
+    threads = settings.torch_threads or usable_cpus()
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    from . import benchmark, logs
+    from .torch_engine import TorchEngine
+
+    logs.configure(settings.log_level)
+    return benchmark.command(settings, partial(TorchEngine, threads=threads))
 
 
 def _train(out: Path, version: str, seed: int | None) -> int:

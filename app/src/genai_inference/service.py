@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from . import bodies, problems
+from .benchmark_reader import Benchmarks
 from .engine import Batch, MakeEngine
 from .lifecycle import Lifecycle
 from .metrics import Metrics
@@ -48,6 +49,7 @@ class Service:
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.benchmarks = Benchmarks(self.postgres)
         self._images = 0
 
     async def start(self) -> None:

@@ -25,7 +25,7 @@ class Away(Exception):  # a state, not an accident
     """The store does not answer; the message names it."""
 
 
-async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives, or TimeoutError. Unlike asyncio.timeout it does not wait until work that was cancelled has
     ended: asyncpg tells the server first, and a server that is gone never hears of it.
     """
@@ -66,7 +66,7 @@ class Store:
         if self._clock() < self._closed_until:
             raise Away(f"{self.name} does not answer")
         try:
-            result = await _within(seconds or self._seconds, self._run(operation))
+            result = await within(seconds or self._seconds, self._run(operation))
         except self._away() as error:
             self._failed(error)
             raise Away(f"{self.name} does not answer") from error
@@ -125,6 +125,23 @@ class Redis(Store):
         await self._redis.aclose()
 
 
+def postgres_gone() -> tuple[type[BaseException], ...]:
+    """The errors that mean that PostgreSQL does not answer, or not for now."""
+    import asyncpg
+
+    return (
+        *GONE,
+        asyncpg.InterfaceError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.AdminShutdownError,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.ReadOnlySQLTransactionError,  # a member that has just been demoted
+    )
+
+
 class Postgres(Store):
     """`call` gives an asyncpg pool, made at the first call."""
 
@@ -137,19 +154,7 @@ class Postgres(Store):
         self._opening = asyncio.Lock()
 
     def _away(self) -> tuple[type[BaseException], ...]:
-        import asyncpg
-
-        return (
-            *GONE,
-            asyncpg.InterfaceError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.CannotConnectNowError,
-            asyncpg.TooManyConnectionsError,
-            asyncpg.AdminShutdownError,
-            asyncpg.InvalidAuthorizationSpecificationError,
-            asyncpg.InvalidCatalogNameError,
-            asyncpg.ReadOnlySQLTransactionError,  # a member that has just been demoted
-        )
+        return postgres_gone()
 
     async def _client(self) -> Any:  # noqa: ANN401
         async with self._opening:
