@@ -19,6 +19,9 @@ BAD = {
     "GENAI_DTYPE": "float8",
     "GENAI_DEADLINE_SECONDS": "0",
     "GENAI_MAX_QUEUE": "-1",
+    "GENAI_BENCHMARK_SECONDS": "301",
+    "GENAI_BENCHMARK_BATCH_SIZES": "1,0",
+    "GENAI_BENCHMARK_RUN": "a b",
 }
 
 
@@ -51,6 +54,10 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "reload_seconds": "60.0",
         "torch_threads": "2",
         "store_timeout_seconds": "0.25",
+        "node": "node-1",
+        "benchmark_seconds": "0.5",
+        "benchmark_batch_sizes": "1,8",
+        "benchmark_run": "nightly-1",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)

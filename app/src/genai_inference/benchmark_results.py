@@ -211,8 +211,8 @@ class Unkept:
 
 
 class Kept:
-    """Results in PostgreSQL, on one connection that holds the run's lock. Each method waits while PostgreSQL is away, and
-    then raises NotKept; Interrupted as soon as `stop` is set while it waits.
+    """Results in PostgreSQL, on one connection that holds the run's lock. Each method waits while PostgreSQL is away,
+    and then raises NotKept; Interrupted as soon as `stop` is set while it waits.
     """
 
     def __init__(
@@ -222,13 +222,11 @@ class Kept:
         steps: int,
         step_seconds: float,
         stop: asyncio.Event,
-        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._url = url
         self._run = run
         self._plan = (steps, step_seconds)
         self._stop = stop
-        self._patience = patience
         self._connection: Any = None
 
     async def finished(self) -> set[Step]:
@@ -310,7 +308,7 @@ class Kept:
         """What `operation(connection)` gives, tried again until PostgreSQL answers. Each is safe to repeat."""
         import asyncpg  # type: ignore[import-untyped]
 
-        until, pause = time.monotonic() + self._patience, FIRST_PAUSE
+        until, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
         while True:
             try:
                 return await self._once(operation)
@@ -354,7 +352,7 @@ class Kept:
 
     async def _take_run(self) -> None:
         """Waits for the run's lock. It belongs to the connection: whatever happens to this process, it is set free."""
-        until, said = time.monotonic() + self._patience, False
+        until, said = time.monotonic() + PATIENCE_SECONDS, False
         while not await within(CALL_SECONDS, self._try_lock()):
             if not said:
                 log.warning("another process measures this run", extra={"fields": {"run": self._run}})

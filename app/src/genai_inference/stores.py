@@ -127,7 +127,7 @@ class Redis(Store):
 
 def postgres_gone() -> tuple[type[BaseException], ...]:
     """The errors that mean that PostgreSQL does not answer, or not for now."""
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]
 
     return (
         *GONE,
@@ -159,7 +159,7 @@ class Postgres(Store):
     async def _client(self) -> Any:  # noqa: ANN401
         async with self._opening:
             if self._pool is None:
-                import asyncpg  # type: ignore[import-untyped]
+                import asyncpg
 
                 self._pool = await asyncpg.create_pool(self._url, min_size=0, max_size=POOL, timeout=self._seconds)
         return self._pool
