@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from bench_stub import write_card
 from stub import CARD
 from waiting import LIMIT_SECONDS, eventually
 
+from genai_inference import benchmark_results
+from genai_inference.benchmark_results import Kept, NotKept, Place, Step
+
 SIZES = (1, 2, 4)
+PLACE = Place("node-1", "cpu", "float32", "torch 2.6.0")
 STEP_SECONDS = 1.5
 
 
@@ -129,42 +134,55 @@ def test_a_complete_run_and_the_same_again(bench: Start, postgres_server: Backin
     assert (other.ends(), other.measured()) == (0, [1, 2, 4])
 
 
+def sizes(server: Backing, table: str) -> list[int]:
+    return [size for (size,) in ask(server, f"select batch_size from {table} order by batch_size")]  # noqa: S608
+
+
+def interrupted(first: Running, server: Backing, how: signal.Signals) -> tuple[int, int]:
+    """Ends the first process in the middle; its exit code, and the step it was at."""
+    in_the_middle(server)
+    first.process.send_signal(how)
+    code = first.ends()
+    (under_way,) = sizes(server, "benchmark_checkpoints")
+    assert 1 in sizes(server, "benchmark_steps")
+    return code, under_way
+
+
+def goes_on(second: Running, server: Backing, under_way: int) -> None:
+    """The second process measures what the first one did not, and nothing twice but the step that was under way."""
+    left = [size for size in SIZES if size >= under_way]
+    assert (second.ends(), second.measured()) == (0, left)
+    assert attempts(server) == {size: 2 if size == under_way else 1 for size in SIZES}
+    assert is_complete(server)
+
+
 def test_told_to_end_it_goes_on_within_the_step(bench: Start, postgres_server: Backing) -> None:
     first = bench()
-    in_the_middle(postgres_server)
-    first.process.terminate()
-    assert first.ends() == 5
-    assert "interrupted" in first.log.read_text() and first.measured() == [1]
-    kept = ask(postgres_server, "select length(samples) / 4, clock_timestamp() from benchmark_checkpoints")
-    assert len(kept) == 1 and kept[0][0] > 0
-    second = bench()
-    assert (second.ends(), second.measured()) == (0, [2, 4])
-    assert attempts(postgres_server) == {1: 1, 2: 2, 4: 1} and is_complete(postgres_server)
-    ((passes, began),) = ask(postgres_server, "select passes, started_at from benchmark_steps where batch_size = 2")
-    assert passes > kept[0][0] and began < kept[0][1], "the samples of both processes"
+    code, under_way = interrupted(first, postgres_server, signal.SIGTERM)
+    assert code == 5 and "genai-inference: interrupted" in first.log.read_text()
+    ((kept, ended),) = ask(postgres_server, "select length(samples) / 4, clock_timestamp() from benchmark_checkpoints")
+    assert kept > 0
+    goes_on(bench(), postgres_server, under_way)
+    rows = ask(postgres_server, "select batch_size, passes, started_at from benchmark_steps")
+    ((passes, began),) = [row[1:] for row in rows if row[0] == under_way]
+    assert passes >= kept and began < ended, "the samples of both processes"
 
 
 def test_on_another_node_the_step_begins_anew(bench: Start, postgres_server: Backing) -> None:
-    first = bench()
-    in_the_middle(postgres_server)
-    first.process.terminate()
-    assert first.ends() == 5
+    code, under_way = interrupted(bench(), postgres_server, signal.SIGTERM)
+    assert code == 5
     ((ended,),) = ask(postgres_server, "select clock_timestamp()")
-    second = bench(GENAI_NODE="node-2")
-    assert (second.ends(), second.measured()) == (0, [2, 4])
-    assert attempts(postgres_server) == {1: 1, 2: 2, 4: 1} and is_complete(postgres_server)
-    rows = ask(postgres_server, "select node, started_at from benchmark_steps order by batch_size")
-    assert [node for node, _ in rows] == ["node-1", "node-2", "node-2"] and rows[1][1] > ended
+    goes_on(bench(GENAI_NODE="node-2"), postgres_server, under_way)
+    rows = ask(postgres_server, "select batch_size, node, started_at from benchmark_steps")
+    assert {size: (node, began > ended) for size, node, began in rows} == {
+        size: ("node-2", True) if size >= under_way else ("node-1", False) for size in SIZES
+    }
 
 
 def test_killed_it_repeats_only_the_step_under_way(bench: Start, postgres_server: Backing) -> None:
-    first = bench()
-    in_the_middle(postgres_server)
-    first.process.kill()
-    assert first.ends() == -signal.SIGKILL
-    second = bench()
-    assert (second.ends(), second.measured()) == (0, [2, 4])
-    assert attempts(postgres_server) == {1: 1, 2: 2, 4: 1} and is_complete(postgres_server)
+    code, under_way = interrupted(bench(), postgres_server, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    goes_on(bench(), postgres_server, under_way)
 
 
 def test_of_two_at_once_the_second_waits(bench: Start, postgres_server: Backing) -> None:
@@ -176,13 +194,12 @@ def test_of_two_at_once_the_second_waits(bench: Start, postgres_server: Backing)
 
 
 def test_the_second_goes_on_when_the_first_is_killed(bench: Start, postgres_server: Backing) -> None:
-    first = bench()
-    in_the_middle(postgres_server)
+    first = bench(GENAI_BENCHMARK_SECONDS="60")
+    eventually(lambda: sizes(postgres_server, "benchmark_checkpoints") == [1], "the first step")
     second = bench()
     eventually(lambda: second.lines("another process measures this run") != [], "the second one waits")
     first.process.kill()
-    assert (second.ends(), second.measured()) == (0, [2, 4])
-    assert attempts(postgres_server) == {1: 1, 2: 2, 4: 1}
+    goes_on(second, postgres_server, under_way=1)
 
 
 def test_the_second_refuses_after_a_while(bench: Start, postgres_server: Backing) -> None:
@@ -204,8 +221,8 @@ def test_postgresql_goes_away_and_comes_back(bench: Start, postgres_server: Back
     assert running.process.poll() is None
     postgres_server.thaw() if outage == "freeze" else postgres_server.start()
     assert (running.ends(), running.measured()) == (0, [1, 2, 4])
-    assert attempts(postgres_server) == {1: 1, 2: 1, 4: 1} and is_complete(postgres_server)
-    assert bool(running.lines("PostgreSQL does not answer")) == (outage == "stop")
+    assert set(attempts(postgres_server)) == set(SIZES) and is_complete(postgres_server)
+    assert outage == "freeze" or running.lines("PostgreSQL does not answer")
 
 
 def test_postgresql_stays_away(bench: Start, postgres_server: Backing) -> None:
@@ -219,6 +236,32 @@ def test_postgresql_stays_away(bench: Start, postgres_server: Backing) -> None:
     eventually(lambda: waiting.lines("PostgreSQL does not answer") != [], "it waits")
     waiting.process.terminate()
     assert waiting.ends() == 5
+
+
+def test_postgresql_that_is_frozen_is_given_up_and_used_again(
+    postgres_server: Backing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_results, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(benchmark_results, "PATIENCE_SECONDS", 3.0)
+    step = Step("stub", "1", 1)
+
+    async def story() -> None:
+        kept = Kept(postgres_server.url, "nightly-1", 1, 5.0, asyncio.Event())
+        assert (await kept.begin(step, PLACE)).attempts == 1
+        postgres_server.freeze()
+        with pytest.raises(NotKept, match=r"^PostgreSQL does not answer: "):
+            await kept.finished()
+        await kept.checkpoint(step, array("f", [0.5]))  # not kept, and nobody hangs
+        postgres_server.thaw()
+        monkeypatch.setattr(benchmark_results, "CALL_SECONDS", 30.0)
+        monkeypatch.setattr(benchmark_results, "PATIENCE_SECONDS", 60.0)
+        await kept.checkpoint(step, array("f", [0.5, 0.25]))
+        begun = await kept.begin(step, PLACE)
+        assert (begun.attempts, list(begun.samples)) == (2, [0.5, 0.25])
+        elsewhere = await kept.begin(step, replace(PLACE, dtype="bfloat16"))
+        assert (elsewhere.attempts, list(elsewhere.samples)) == (3, [])
+
+    asyncio.run(story())
 
 
 def test_postgresql_refuses(bench: Start, postgres_server: Backing) -> None:
