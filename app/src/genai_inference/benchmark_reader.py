@@ -119,7 +119,7 @@ class Benchmarks:
             return await self._postgres.call(ask)
         except asyncpg.PostgresError as error:
             log.warning("benchmarks not read", extra={"fields": {"reason": str(error)}})
-            raise Away("postgres does not let us read them") from None
+            raise Away("postgres refuses the query") from None
 
 
 def to_runs(rows: Iterable[dict[str, Any]]) -> list[BenchmarkRun]:

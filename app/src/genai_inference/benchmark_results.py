@@ -104,7 +104,7 @@ class Interrupted(BenchmarkError):
     exit_code = 5
 
     def __init__(self) -> None:
-        super().__init__("interrupted; start it with the same GENAI_BENCHMARK_RUN to go on")
+        super().__init__("interrupted before the last step of the benchmark")
 
 
 class NotKept(BenchmarkError):

@@ -137,14 +137,14 @@ def test_a_process_that_never_saw_postgresql_shows_none(api: TestClient, postgre
     assert api.get(f"/v1/models/{CARD.name}").json()["degraded"] == "benchmarks: postgres does not answer"
 
 
-def test_a_role_that_may_not_read_them(api: TestClient, postgres_server: Backing) -> None:
+def test_results_that_cannot_be_read(api: TestClient, postgres_server: Backing) -> None:
     keep(postgres_server, "first", RESULT)
 
-    async def forbid() -> None:
+    async def spoil() -> None:
         connection = await asyncpg.connect(postgres_server.url)
         await connection.execute("alter table benchmark_steps rename column p50_ms to other")
         await connection.close()
 
-    asyncio.run(forbid())
-    check(api.get("/v1/benchmarks"), 503, "postgres does not let us read them")
+    asyncio.run(spoil())
+    check(api.get("/v1/benchmarks"), 503, "postgres refuses the query")
     assert shown(api) == []
