@@ -100,6 +100,7 @@ def test_the_api_is_described(client: TestClient) -> None:
         "/v1/models",
         "/v1/models/{name}",
         "/v1/models/{name}:predict",
+        "/v1/benchmarks",
         "/health",
         "/ready",
         "/metrics",

@@ -26,6 +26,9 @@ BAD = {
     "GENAI_JOBS": "true",  # without Redis
     "GENAI_WORKER_QUEUE": "fast",
     "GENAI_WORKER_LEASE_SECONDS": "14.9",  # less than three heartbeats
+    "GENAI_BENCHMARK_SECONDS": "301",
+    "GENAI_BENCHMARK_BATCH_SIZES": "1,0",
+    "GENAI_BENCHMARK_RUN": "a b",
 }
 
 
@@ -70,6 +73,10 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "worker_concurrency": "2",
         "worker_heartbeat_seconds": "1.0",
         "worker_lease_seconds": "3.0",
+        "node": "node-1",
+        "benchmark_seconds": "0.5",
+        "benchmark_batch_sizes": "1,8",
+        "benchmark_run": "nightly-1",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)

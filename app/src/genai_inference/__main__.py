@@ -1,4 +1,4 @@
-"""Command line: `serve` (the default), `worker`, `train` and `package`.
+"""Command line: `serve` (the default), `worker`, `benchmark`, `train` and `package`.
 
 Everything heavy is imported by the command that needs it: `serve` must set the number of threads before numpy and
 torch are loaded, and must be able to refuse bad settings without them.
@@ -20,15 +20,18 @@ SWITCH_SECONDS = 0.0005
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 2 bad settings, 3 bad model package, 4 model not good enough."""
-    # Until the server has handlers of its own. The first process of a container has no default ones.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    """Runs a command and returns the exit code: 2 bad settings, 3 bad model package, 4 model not good enough, 5 to 7 a
+    benchmark that is not finished.
+    """
+    # Until the command has handlers of its own. The first process of a container has no default ones.
+    unfinished = 5 if "benchmark" in (argv or sys.argv) else 0
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(unfinished))
     arguments = _parser().parse_args(argv)
     if arguments.command == "train":
         return _train(arguments.out, arguments.model_version, arguments.seed)
     if arguments.command == "package":
         return _package(arguments)
-    return _serve(worker=arguments.command == "worker")
+    return _compute(arguments.command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the model package in GENAI_MODEL_DIR (the default)")
     commands.add_parser("worker", help="compute the jobs of the queue GENAI_WORKER_QUEUE")
+    commands.add_parser("benchmark", help="measure every configured model on this node")
     train = commands.add_parser("train", help="train a model and write its package")
     train.add_argument("--out", type=Path, required=True, help="folder for the package")
     train.add_argument("--model-version", type=_word, required=True, help="version of the model, e.g. 1.0.0")
@@ -59,7 +63,8 @@ def _word(text: str) -> str:
     return text
 
 
-def _serve(worker: bool = False) -> int:
+def _compute(command: str | None) -> int:
+    """`serve`, `worker` or `benchmark`: the same settings, threads and engine."""
     from .cpus import usable_cpus
     from .model import ModelError
     from .settings import SettingsError, read_settings
@@ -69,14 +74,16 @@ def _serve(worker: bool = False) -> int:
         threads = settings.torch_threads or usable_cpus()
         sys.setswitchinterval(SWITCH_SECONDS)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
-        from . import logs
+        from . import benchmark, logs
         from .server import serve
         from .torch_engine import TorchEngine, all_devices
         from .worker import work
 
         logs.configure(settings.log_level)
         make_engine = partial(TorchEngine, threads=threads)
-        work(settings, make_engine, all_devices) if worker else serve(settings, make_engine)
+        if command == "benchmark":
+            return benchmark.command(settings, make_engine)
+        work(settings, make_engine, all_devices) if command == "worker" else serve(settings, make_engine)
     except (SettingsError, ModelError) as error:
         print(f"genai-inference: {error}", file=sys.stderr)
         return error.exit_code

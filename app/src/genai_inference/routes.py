@@ -115,15 +115,27 @@ async def _unless_abandoned(answer: "asyncio.Future[T]", receive: Receive) -> T:
 @router.get("/v1/models")
 async def models(service: ServiceDep) -> Catalog:
     """What is served."""
-    return Catalog(models=[ModelEntry(**_entry(model, service)) for model in service.registry.models.values()])
+    known = await service.benchmarks.newest(service.registry.models.values())
+    return Catalog(
+        models=[
+            ModelEntry(**_entry(model, service), benchmarks=known.of(model.card))
+            for model in service.registry.models.values()
+        ],
+        degraded=known.degraded,
+    )
 
 
 @router.get("/v1/models/{name}", responses={404: {"model": Problem}, 503: {"model": Problem}})
 async def model(name: str, service: ServiceDep) -> ModelDetail:
     """One model, with its labels."""
     found = service.model(name)
+    known = await service.benchmarks.newest(service.registry.models.values())
     return ModelDetail(
-        **_entry(found, service), label_names=found.card.labels, weights_sha256=found.card.weights.sha256
+        **_entry(found, service),
+        benchmarks=known.of(found.card),
+        degraded=known.degraded,
+        label_names=found.card.labels,
+        weights_sha256=found.card.weights.sha256,
     )
 
 

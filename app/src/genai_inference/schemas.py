@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from .benchmark_results import StepResult
+
 # strict: no "3" and no true for 3. fail_fast: one fault is reported, not one for each of a megabyte of bad numbers.
 Pixel = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Row = Annotated[list[Pixel], Field(fail_fast=True)]
@@ -78,6 +80,7 @@ class ModelEntry(BaseModel):
     deadline_seconds: float
     cache_ttl_seconds: float
     load_seconds: float
+    benchmarks: list[StepResult] = []  # of this version: the newest one for each batch size
 
 
 class ModelDetail(ModelEntry):
@@ -85,12 +88,14 @@ class ModelDetail(ModelEntry):
 
     label_names: list[int | str]
     weights_sha256: str
+    degraded: str | None = None
 
 
 class Catalog(BaseModel):
-    """What is served, the default model first."""
+    """What is served, the default model first. `degraded` says why something may be missing or old."""
 
     models: list[ModelEntry]
+    degraded: str | None = None
 
 
 class Status(BaseModel):

@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from . import bodies, problems
+from .benchmark_reader import Benchmarks
 from .cache import Cache
 from .engine import Batch, MakeEngine
 from .jobs import Jobs
@@ -54,6 +55,7 @@ class Service:
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
         self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
         self.jobs = Jobs(self.redis, settings, self.metrics.jobs) if settings.jobs and self.redis else None
+        self.benchmarks = Benchmarks(self.postgres)
         self._images = 0
 
     async def start(self) -> None:

@@ -130,6 +130,10 @@ class Settings(ModelOptions, BaseSettings):
     ] = 20.0
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    node: Annotated[str, Field(max_length=253)] = ""
+    benchmark_seconds: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 5.0
+    benchmark_batch_sizes: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}(,[1-9]\d{0,3}){0,31}$")] = "1,4,16,32"
+    benchmark_run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")] | None = None
 
     @property
     def keep_alive_seconds(self) -> float:

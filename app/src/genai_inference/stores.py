@@ -26,7 +26,7 @@ class Away(Exception):  # a state, not an accident
     """The store does not answer; the message names it."""
 
 
-async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives, or TimeoutError. Unlike asyncio.timeout it does not wait until work that was cancelled has
     ended: asyncpg tells the server first, and a server that is gone never hears of it.
     """
@@ -67,7 +67,7 @@ class Store:
         if self._clock() < self._closed_until:
             raise Away(f"{self.name} does not answer")
         try:
-            result = await _within(seconds or self._seconds, self._run(operation))
+            result = await within(seconds or self._seconds, self._run(operation))
         except self._away() as error:
             self._failed(error)
             raise Away(f"{self.name} does not answer") from error
@@ -140,6 +140,23 @@ class Redis(Store):
         await self._redis.aclose()
 
 
+def postgres_gone() -> tuple[type[BaseException], ...]:
+    """The errors that mean that PostgreSQL does not answer, or not for now."""
+    import asyncpg  # type: ignore[import-untyped]
+
+    return (
+        *GONE,
+        asyncpg.InterfaceError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.AdminShutdownError,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.ReadOnlySQLTransactionError,  # a member that has just been demoted
+    )
+
+
 class Postgres(Store):
     """`call` gives an asyncpg pool, made at the first call."""
 
@@ -152,24 +169,12 @@ class Postgres(Store):
         self._opening = asyncio.Lock()
 
     def _away(self) -> tuple[type[BaseException], ...]:
-        import asyncpg
-
-        return (
-            *GONE,
-            asyncpg.InterfaceError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.CannotConnectNowError,
-            asyncpg.TooManyConnectionsError,
-            asyncpg.AdminShutdownError,
-            asyncpg.InvalidAuthorizationSpecificationError,
-            asyncpg.InvalidCatalogNameError,
-            asyncpg.ReadOnlySQLTransactionError,  # a member that has just been demoted
-        )
+        return postgres_gone()
 
     async def _client(self) -> Any:  # noqa: ANN401
         async with self._opening:
             if self._pool is None:
-                import asyncpg  # type: ignore[import-untyped]
+                import asyncpg
 
                 self._pool = await asyncpg.create_pool(self._url, min_size=0, max_size=POOL, timeout=self._seconds)
         return self._pool

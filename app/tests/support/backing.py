@@ -39,6 +39,12 @@ class Backing:
             self._process.wait(30)
             self._process = None
 
+    def restart(self, *options: str) -> None:
+        """With more options on its command line."""
+        self.stop()
+        self._command = [*self._command, *options]
+        self.start()
+
     def freeze(self) -> None:
         """As when its node is gone: connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
