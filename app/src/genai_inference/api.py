@@ -28,7 +28,11 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics),
-            Middleware(Authenticate, keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None),
+            Middleware(
+                Authenticate,
+                keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None,
+                tokens=service.tokens,
+            ),
             Middleware(LimitBody, limit=settings.max_body_bytes),
         ],
     )

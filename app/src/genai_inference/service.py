@@ -12,6 +12,7 @@ from . import bodies, problems
 from .engine import Batch, MakeEngine
 from .lifecycle import Lifecycle
 from .metrics import Metrics
+from .oidc import Tokens
 from .registry import Model, Registry
 from .schemas import Problem
 from .settings import Settings, read_models
@@ -48,10 +49,13 @@ class Service:
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
         self._images = 0
 
     async def start(self) -> None:
         self.registry.start()
+        if self.tokens is not None:
+            self.tokens.refresh()
 
     async def close(self) -> None:
         self.registry.close()
