@@ -51,6 +51,7 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "reload_seconds": "60.0",
         "torch_threads": "2",
         "store_timeout_seconds": "0.25",
+        "audit": "True",
         "oidc_issuer": "https://issuer.test/realm",
         "oidc_audience": "genai",
         "oidc_jwks_url": "http://keycloak.iam.svc:8080/keys",

@@ -27,7 +27,7 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
         redoc_url=None,
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
-            Middleware(Observe, metrics=service.metrics),
+            Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),
             Middleware(
                 Authenticate,
                 keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None,

@@ -66,6 +66,8 @@ class Metrics:
         self._stores = Counter(
             "genai_store_failures", "Times that Redis or PostgreSQL did not answer", ["store"], registry=registry
         )
+        self.audit_written = Counter("genai_audit_written", "Rows of the audit log in PostgreSQL", registry=registry)
+        self.audit_dropped = Counter("genai_audit_dropped", "Rows of the audit log that were lost", registry=registry)
 
     def store_failed(self, store: str) -> None:
         self._stores.labels(store).inc()

@@ -7,8 +7,9 @@ from http import HTTPStatus
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import request_id
+from . import request_id, tracing
 from .api_keys import KeyFile, client_of, presented_in
+from .audit import Audit
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .oidc import Refused, Tokens, looks_like_a_token
@@ -39,9 +40,11 @@ class LeaveWhileDraining:
 class Observe:
     """Names, counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: tracing.Traces, audit: Audit | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._traces = traces
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,6 +52,8 @@ class Observe:
         status, started = 0, time.perf_counter()
         name = request_id.of(scope["headers"])
         request_id.current.set(name)
+        trace = self._traces.begin(scope)
+        tracing.current.set(trace)
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -66,10 +71,13 @@ class Observe:
                     raise
                 await problem(500, "Unexpected error; see the log.")(scope, receive, note)
             finally:
-                self._record(scope, status or 500, time.perf_counter() - started)
+                self._record(scope, trace, status or 500, time.perf_counter() - started)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, trace: tracing.Trace | None, status: int, seconds: float) -> None:
         route: str = getattr(scope.get("route"), "path", "unmatched")
+        self._traces.end(trace, scope, route, status)
+        if self._audit is not None:
+            self._audit.note(scope, route, status, seconds)
         self._metrics.answered(route, scope["method"], status, seconds)
         level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
         request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}

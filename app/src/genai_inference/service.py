@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-from . import bodies, problems
+from . import bodies, problems, tracing
+from .audit import Audit
 from .engine import Batch, MakeEngine
 from .lifecycle import Lifecycle
 from .metrics import Metrics
@@ -49,6 +50,8 @@ class Service:
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.audit = Audit(self.postgres, self.lifecycle, self.metrics) if settings.audit and self.postgres else None
+        self.traces = tracing.traces()
         self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
         self._images = 0
 
@@ -56,9 +59,14 @@ class Service:
         self.registry.start()
         if self.tokens is not None:
             self.tokens.refresh()
+        if self.audit is not None:
+            self.audit.start()
 
     async def close(self) -> None:
         self.registry.close()
+        if self.audit is not None:
+            await self.audit.close()
+        await self.traces.close()
         for store in (self.redis, self.postgres):
             if store is not None:
                 await store.close()

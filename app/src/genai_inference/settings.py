@@ -138,6 +138,7 @@ class Settings(ModelOptions, BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_url("redis", "rediss", "unix"))] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "postgres"))] | None = None
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.5
+    audit: Annotated[bool, AfterValidator(_needs("database_url"))] = False
     oidc_issuer: Annotated[str, AfterValidator(_safe_url)] | None = None
     oidc_audience: Annotated[
         str | None, Field(validate_default=True), AfterValidator(_audience), AfterValidator(_needs("oidc_issuer"))
