@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -275,8 +276,6 @@ SUBJECTS = {
 
 @pytest.mark.parametrize(("subject", "start"), SUBJECTS.items(), ids=range(len(SUBJECTS)))
 def test_a_subject_becomes_a_word(subject: str, start: str) -> None:
-    import re
-
     for marked in (False, True):
         name = name_of(subject, marked)
         assert re.fullmatch(WORD, name) and name.startswith(start)

@@ -2,13 +2,13 @@
 
 import json
 import logging
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import pytest
 from backing import free_port
@@ -30,11 +30,6 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 FOLLOWED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 SERVER = 2  # the kind of a span
 
-needs_packages = pytest.mark.skipif(
-    find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None,
-    reason="the packages of OpenTelemetry are not installed",
-)
-
 
 @contextmanager
 def serving(engine: StubEngine) -> Iterator[TestClient]:
@@ -47,8 +42,6 @@ def serving(engine: StubEngine) -> Iterator[TestClient]:
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """OpenTelemetry's are all unset."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
     return monkeypatch
@@ -65,7 +58,6 @@ def attributes(span: Span, *names: str) -> tuple[object, ...]:
     return tuple(span.attributes.get(name) for name in names)
 
 
-@needs_packages
 def test_the_spans_of_a_request(traced: Collector, engine: StubEngine) -> None:
     with serving(engine) as client:
         body = {"instances": [digit(1), digit(2)]}
@@ -92,7 +84,6 @@ def test_the_spans_of_a_request(traced: Collector, engine: StubEngine) -> None:
     assert "secret" not in str(traced.spans)
 
 
-@needs_packages
 def test_a_batch_of_several_requests_is_in_the_trace_of_each(traced: Collector, engine: StubEngine) -> None:
     with serving(engine) as client:
         engine.may_compute.clear()
@@ -120,7 +111,6 @@ def test_a_batch_of_several_requests_is_in_the_trace_of_each(traced: Collector, 
     assert len(waits) == 4 and waits[0] < waits[-1]
 
 
-@needs_packages
 def test_a_request_that_fails(traced: Collector, engine: StubEngine) -> None:
     engine.error = ZeroDivisionError()
     with serving(engine) as client:
@@ -135,7 +125,6 @@ def test_a_request_that_fails(traced: Collector, engine: StubEngine) -> None:
     assert "secret" not in str(traced.spans)
 
 
-@needs_packages
 @pytest.mark.parametrize(("flags", "spans"), [("01", 4), ("00", 0)])
 def test_whether_a_request_is_sampled_its_caller_says(
     traced: Collector, engine: StubEngine, caplog: pytest.LogCaptureFixture, flags: str, spans: int
@@ -148,7 +137,6 @@ def test_whether_a_request_is_sampled_its_caller_says(
     assert line(caplog)["span_id"] not in (PARENT, "0" * 16)
 
 
-@needs_packages
 def test_or_the_sampler(traced: Collector, engine: StubEngine, variables: pytest.MonkeyPatch) -> None:
     variables.setenv("OTEL_TRACES_SAMPLER", "always_off")
     with serving(engine) as client:
@@ -156,7 +144,6 @@ def test_or_the_sampler(traced: Collector, engine: StubEngine, variables: pytest
     assert traced.spans == []
 
 
-@needs_packages
 def test_a_service_may_be_named(traced: Collector, engine: StubEngine, variables: pytest.MonkeyPatch) -> None:
     variables.setenv("OTEL_SERVICE_NAME", "digits")
     with serving(engine) as client:
@@ -164,7 +151,6 @@ def test_a_service_may_be_named(traced: Collector, engine: StubEngine, variables
     assert {span.resource["service.name"] for span in traced.spans} == {"digits"}
 
 
-@needs_packages
 def test_a_part_of_a_request(traced: Collector, engine: StubEngine) -> None:
     with serving(engine) as client:
 
@@ -178,7 +164,6 @@ def test_a_part_of_a_request(traced: Collector, engine: StubEngine) -> None:
     assert (cache.parent, cache.attributes) == (request.id, {"hit": True})
 
 
-@needs_packages
 @pytest.mark.parametrize("accepts", [False, True], ids=["refuses", "hangs"])
 def test_a_collector_that_is_away_slows_nothing(
     variables: pytest.MonkeyPatch, engine: StubEngine, accepts: bool

@@ -124,7 +124,7 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("genai_inference", __version__)
         self._extract = TraceContextTextMapPropagator().extract
-        # Of its exporter, a line for each batch of spans that did not arrive, with a traceback for the first of a kind.
+        # That a batch of spans was lost is an error; each try to send it would be a warning.
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
 
     def begin(self, scope: Scope) -> Trace | None:
