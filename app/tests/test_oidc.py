@@ -148,7 +148,8 @@ BAD = {
     "a key that is no name": (lambda i: f"{_part({'alg': 'RS256', 'kid': [1]})}.e30.e30", "not a token"),
     "an algorithm that is none": (lambda i: f"{_part({'alg': ['RS256'], 'kid': 'first'})}.e30.e30", ""),
     "a header that is no object": (lambda i: f"{_part([1])}.e30.e30", "not a token"),
-    "a header without bottom": (lambda i: f"{_part(b'{' + b'[' * 30000)}.e30.e30", "not a token"),
+    "a header without bottom": (lambda i: f"{_part(b'{' + b'[' * 12000)}.e30.e30", "not a token"),
+    "too long": (lambda i: i.token(jti="x" * oidc.MOST_TOKEN_BYTES), "not a token"),
     "cut off": (lambda i: i.token()[:-42], "signature of the token is wrong"),
     "no token at all": (lambda i: "a-word", "not a token"),
 }

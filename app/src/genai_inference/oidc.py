@@ -34,6 +34,7 @@ REFETCH_SECONDS = 5.0
 FETCH_SECONDS = 5.0
 MOST_BYTES = 2**20
 MOST_VERIFIED = 4096
+MOST_TOKEN_BYTES = 2**14  # a longer one costs the event loop time before its signature is looked at
 WELL_KNOWN = "/.well-known/openid-configuration"
 UNKNOWN_KEY = "The token is signed with a key that its issuer does not publish."
 NO_KEYS = "The token cannot be verified: its issuer's keys could not be fetched yet. Try again later."
@@ -154,6 +155,8 @@ class Tokens:
         return client
 
     async def _verify(self, token: bytes) -> dict[str, Any]:
+        if len(token) > MOST_TOKEN_BYTES:
+            raise Refused(NOT_A_TOKEN)
         try:
             header = jwt.get_unverified_header(token)
             kid, algorithm = header.get("kid"), header["alg"]

@@ -22,7 +22,7 @@ from .stores import Postgres, Redis
 MOST_DECODING = 16
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
-    for status in (400, 401, 404, 413, 415, 422, 429, 503, 504)
+    for status in (400, 401, 403, 404, 413, 415, 422, 429, 503, 504)
 }
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 

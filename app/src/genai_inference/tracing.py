@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.types import Scope
 
 from . import __version__
+from .metrics import METHODS
 from .settings import SettingsError
 
 if TYPE_CHECKING:
@@ -136,12 +137,13 @@ class Spans:
         carrier = {
             name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in (PARENT, STATE)
         }
+        method = _method(scope)
         span = self._tracer.start_span(
-            scope["method"],
+            method,
             context=self._extract(carrier),
             kind=SpanKind.SERVER,
             # Nothing of what a caller sent: not its path, its query, its address.
-            attributes={"http.request.method": scope["method"], "url.scheme": scope.get("scheme", "http")},
+            attributes={"http.request.method": method, "url.scheme": scope.get("scheme", "http")},
         )
         ids = span.get_span_context()
         recorded = (span, self._tracer) if span.is_recording() else ()
@@ -153,7 +155,7 @@ class Spans:
         from opentelemetry.trace import StatusCode
 
         span, card = trace.span, scope.get("model")
-        span.update_name(f"{scope['method']} {route}")
+        span.update_name(f"{_method(scope)} {route}")
         known = {
             "http.route": route,
             "http.response.status_code": status,
@@ -176,6 +178,11 @@ class Spans:
         end = time.monotonic() + CLOSE_SECONDS
         while thread.is_alive() and time.monotonic() < end:
             await asyncio.sleep(0.01)
+
+
+def _method(scope: Scope) -> str:
+    """As OpenTelemetry's conventions have it: no word of a caller's own."""
+    return scope["method"] if scope["method"] in METHODS else "_OTHER"
 
 
 @contextmanager
