@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -222,6 +223,36 @@ def test_an_issuer_that_goes_away_later(issuer: Issuer, monkeypatch: pytest.Monk
         eventually(lambda: bool(predict(client, issuer.token(jti="another")) == 200 and degraded(client)), "degraded")
         assert predict(client, issuer.token(jti="a third")) == 200
         assert predict(client, issuer.token(header={"kid": "none"})) == 401
+
+
+def test_an_issuer_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "FETCH_SECONDS", 0.3)
+    issuer = Issuer()
+    issuer.rotate("first")
+    with socket.create_server(("127.0.0.1", issuer.port)), serving(issuer) as client:
+        assert predict(client, issuer.token()) == 401
+        eventually(lambda: "timed out" in degraded(client).get("oidc", ""), "degraded")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_issuer_with_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+    certificate = tmp_path / "issuer.pem"
+    issuer = Issuer(certificate)
+    issuer.rotate("first")
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    issuer.start()
+    with serving(issuer) as client:
+        assert predict(client, issuer.token()) == (200 if trusted else 401)
+        assert trusted or "certificate verify failed" in degraded(client)["oidc"].lower()
+    issuer.stop()
+
+
+def test_no_redirect_is_followed(issuer: Issuer) -> None:
+    issuer.elsewhere = f"{issuer.url}/elsewhere"
+    with serving(issuer) as client:
+        assert predict(client, issuer.token()) == 401
+    assert "/elsewhere" not in issuer.asked
 
 
 RUBBISH = {

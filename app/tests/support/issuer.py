@@ -1,13 +1,19 @@
 """A real OpenID Connect issuer: an HTTP server with its configuration and its keys, which can go away and come back."""
 
 import json
+import ssl
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import jwt
 from backing import free_port
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -21,14 +27,18 @@ MAKERS = {
 
 
 class Issuer:
-    """Not yet listening. `keys` are what it publishes: {kid: (algorithm, private key)}."""
+    """Not yet listening. `keys` are what it publishes: {kid: (algorithm, private key)}. With a file to put its
+    certificate in, it speaks https.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        self._tls = _context(certificate) if certificate else None
         self.keys: dict[str, tuple[str, Any]] = {}
         self.asked: list[str] = []
         self.answer: bytes | None = None  # in place of every document
+        self.elsewhere: str | None = None  # where it sends whoever asks
         self._server: ThreadingHTTPServer | None = None
 
     def rotate(self, kid: str, algorithm: str = "RS256") -> None:
@@ -41,6 +51,11 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
+                if issuer.elsewhere:
+                    self.send_response(302)
+                    self.send_header("Location", issuer.elsewhere)
+                    self.end_headers()
+                    return
                 body = issuer.answer if issuer.answer is not None else json.dumps(issuer.document(self.path)).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -50,6 +65,8 @@ class Issuer:
             def log_message(self, *_: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
@@ -74,3 +91,21 @@ class Issuer:
         algorithm, key = self.keys[kid]
         payload = {name: value for name, value in usual.items() if value is not None}
         return jwt.encode(payload, key, algorithm, {"kid": kid, **(header or {})})
+
+
+def _context(file: Path) -> ssl.SSLContext:
+    """TLS with a certificate of its own making, which it leaves in the file with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "issuer")]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8, bare = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file.write_bytes(key.private_bytes(pem, pkcs8, bare) + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
