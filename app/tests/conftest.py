@@ -55,7 +55,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """No test sees the settings of whoever runs it (the tests of the real package need GENAI_MODEL_DIR)."""
-    for name in [name for name in os.environ if name.startswith("GENAI_")]:
+    for name in [name for name in os.environ if name.startswith(("GENAI_", "OTEL_"))]:
         if not request.path.is_relative_to(TORCH_TESTS):
             monkeypatch.delenv(name)
 

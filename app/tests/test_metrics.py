@@ -1,8 +1,12 @@
 """The metrics move with what happens, and no caller can make up label values."""
 
+import math
+
+import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from stub import StubEngine, digit
+from waiting import eventually
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -74,6 +78,20 @@ def test_an_unexpected_error_is_counted(client: TestClient, engine: StubEngine) 
     client.post("/v1/predict", json={"instances": [digit(1)]})
     labels = {"route": "/v1/predict", "method": "POST", "status": "500"}
     assert moved(before, scrape(client), "genai_http_requests_total", **labels) == 1
+
+
+def test_a_gpu(loading: TestClient, engine: StubEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([0.5, 0.25, None])  # the first one, as the model is loaded, says that it can be known
+    monkeypatch.setattr(engine, "device_utilization", lambda: next(answers))
+    engine.may_load.set()
+    eventually(lambda: loading.get("/ready").status_code == 200, "ready")
+    utilization = ("genai_gpu_utilization_ratio", frozenset({("device", "stub")}))
+    assert scrape(loading)[utilization] == 0.25
+    assert math.isnan(scrape(loading)[utilization]), "not known any more"
+
+
+def test_no_gpu(client: TestClient) -> None:
+    assert not any(name == "genai_gpu_utilization_ratio" for name, _ in scrape(client))
 
 
 def test_media_type(client: TestClient) -> None:

@@ -77,6 +77,11 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "benchmark_seconds": "0.5",
         "benchmark_batch_sizes": "1,8",
         "benchmark_run": "nightly-1",
+        "audit": "True",
+        "oidc_issuer": "https://issuer.test/realm",
+        "oidc_audience": "genai",
+        "oidc_jwks_url": "http://keycloak.iam.svc:8080/keys",
+        "oidc_scope": "predict:all",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)
@@ -135,3 +140,25 @@ def test_a_port_that_is_taken_ends_with_2_and_one_line() -> None:
 def test_a_missing_model_package_ends_with_3_and_one_line(tmp_path: Path) -> None:
     code, stderr = start(GENAI_MODEL_DIR=str(tmp_path), GENAI_HOST="127.0.0.1", GENAI_PORT="0")
     assert (code, stderr) == (3, f"genai-inference: {tmp_path}/model.yaml: no such file or directory\n")
+
+
+ISSUER = {"GENAI_OIDC_ISSUER": "https://issuer.test", "GENAI_OIDC_AUDIENCE": "genai"}
+TOGETHER = {
+    "no audience": ({"GENAI_OIDC_ISSUER": "https://issuer.test"}, "GENAI_OIDC_AUDIENCE=None: .*needed with GENAI_OIDC"),
+    "no issuer": ({"GENAI_OIDC_AUDIENCE": "genai"}, "GENAI_OIDC_AUDIENCE='genai': .*GENAI_OIDC_ISSUER is needed"),
+    "a scope alone": ({"GENAI_OIDC_SCOPE": "predict"}, "GENAI_OIDC_SCOPE='predict': .*GENAI_OIDC_ISSUER is needed"),
+    "two scopes": ({**ISSUER, "GENAI_OIDC_SCOPE": "a b"}, "GENAI_OIDC_SCOPE='a b': "),
+    "plain http": ({**ISSUER, "GENAI_OIDC_ISSUER": "http://issuer.test"}, "GENAI_OIDC_ISSUER=.*https:// URL expected"),
+    "keys by http": ({**ISSUER, "GENAI_OIDC_JWKS_URL": "http://issuer.test"}, "GENAI_OIDC_JWKS_URL=.*https:// URL"),
+    "a file": ({**ISSUER, "GENAI_OIDC_JWKS_URL": "file:///etc/passwd"}, "GENAI_OIDC_JWKS_URL=.*https:// URL"),
+}
+
+
+@pytest.mark.parametrize(("variables", "message"), TOGETHER.values(), ids=TOGETHER)
+def test_settings_that_need_each_other(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{message}"):
+        read_settings()

@@ -33,8 +33,12 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
         redoc_url=None,
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
-            Middleware(Observe, metrics=service.metrics),
-            Middleware(Authenticate, keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None),
+            Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),
+            Middleware(
+                Authenticate,
+                keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None,
+                tokens=service.tokens,
+            ),
             Middleware(
                 LimitRate, per_second=settings.rate_per_second, burst=settings.rate_burst, metrics=service.metrics
             ),

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from . import tracing
 from .engine import Batch, Probabilities
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Work:
     answer: "asyncio.Future[Probabilities]"
     queued_at: float
     deadline: float  # of time.monotonic(), as `queued_at`
+    trace: tracing.Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class Batcher:
         Whoever gives up sets Abandoned, or cancels: work that has not begun then leaves the queue.
         """
         loop, now = asyncio.get_running_loop(), time.monotonic()
-        work = Work(inputs, loop.create_future(), now, now + seconds)
+        work = Work(inputs, loop.create_future(), now, now + seconds, tracing.current.get())
         with self._device.lock:
             self.check_room(len(inputs))
             self._queue.append(work)
@@ -194,6 +196,7 @@ class Batcher:
                 work.answer.set_result(forward.result[at:end])
             at = end
         self._observer.batch(at, forward.seconds)
+        tracing.computed(forward)
 
     def _expire(self, work: Work) -> None:
         if not work.answer.done():

@@ -34,5 +34,8 @@ class Engine(Protocol):
     def device_memory(self) -> int | None:
         """Bytes in use on the device; None where that is the process's own memory."""
 
+    def device_utilization(self) -> float | None:
+        """The part of the time, 0 to 1, in which the device was computing of late; None where nobody can say."""
+
 
 MakeEngine = Callable[[ModelConfig], Engine]

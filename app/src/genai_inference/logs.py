@@ -5,9 +5,11 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from . import tracing
+
 
 class JsonLines(logging.Formatter):
-    """time, level, logger, message; then the record's `fields`, and the traceback if there is one."""
+    """time, level, logger, message; then the record's `fields`, the trace, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -16,6 +18,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
+            **tracing.log_fields(),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

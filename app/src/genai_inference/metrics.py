@@ -1,5 +1,6 @@
 """Prometheus metrics. Every label has few possible values, whatever clients send."""
 
+import math
 from collections import Counter as Count
 from collections.abc import Callable, Sequence
 
@@ -68,6 +69,14 @@ class Metrics:
         self._stores = Counter(
             "genai_store_failures", "Times that Redis or PostgreSQL did not answer", ["store"], registry=registry
         )
+        self._utilization = Gauge(
+            "genai_gpu_utilization_ratio",
+            "Part of the time in which the GPU computed, whoever used it",
+            ["device"],
+            registry=registry,
+        )
+        self.audit_written = Counter("genai_audit_written", "Rows of the audit log in PostgreSQL", registry=registry)
+        self.audit_dropped = Counter("genai_audit_dropped", "Rows of the audit log that were lost", registry=registry)
         self.jobs = JobMetrics(registry)
 
         self._cache = Counter(
@@ -114,10 +123,12 @@ class Metrics:
         for metric in (self._load, self._depth) if not replaced else ():
             metric.remove(name)
 
-    def device(self, name: str, memory: Callable[[], int | None]) -> None:
-        """Has the memory of a GPU measured at each scrape."""
+    def device(self, name: str, memory: Callable[[], int | None], utilization: Callable[[], float | None]) -> None:
+        """Has the memory and the utilization of a GPU measured at each scrape, if they can be known now."""
         if memory() is not None:
             self._memory.labels(name).set_function(lambda: memory() or 0)
+        if utilization() is not None:
+            self._utilization.labels(name).set_function(lambda: math.nan if (now := utilization()) is None else now)
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -8,10 +8,12 @@ from http import HTTPStatus
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import request_id
+from . import request_id, tracing
 from .api_keys import KeyFile, client_of, presented_in
+from .audit import Audit
 from .lifecycle import Lifecycle
 from .metrics import Metrics
+from .oidc import Refused, Tokens, looks_like_a_token
 from .problems import problem
 
 access = logging.getLogger("genai_inference.access")
@@ -39,9 +41,11 @@ class LeaveWhileDraining:
 class Observe:
     """Names, counts, times and logs every request; turns an error nobody expected into a 500 and one log line."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: tracing.Traces, audit: Audit | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._traces = traces
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,6 +53,8 @@ class Observe:
         status, started = 0, time.perf_counter()
         name = request_id.of(scope["headers"])
         request_id.current.set(name)
+        trace = self._traces.begin(scope)
+        tracing.current.set(trace)
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -66,10 +72,13 @@ class Observe:
                     raise
                 await problem(500, "Unexpected error; see the log.")(scope, receive, note)
             finally:
-                self._record(scope, status or 500, time.perf_counter() - started)
+                self._record(scope, trace, status or 500, time.perf_counter() - started)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, trace: tracing.Trace | None, status: int, seconds: float) -> None:
         route: str = getattr(scope.get("route"), "path", "unmatched")
+        self._traces.end(trace, scope, route, status)
+        if self._audit is not None:
+            self._audit.note(scope, route, status, seconds)
         self._metrics.answered(route, scope["method"], status, seconds)
         level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
         request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
@@ -80,23 +89,35 @@ class Observe:
 
 
 class Authenticate:
-    """Lets nobody without a key into /v1; what probes, scrapers and clients ask first stays open."""
+    """Lets nobody without a key or a token into /v1; what probes, scrapers and clients ask first stays open."""
 
-    def __init__(self, app: ASGIApp, keys: KeyFile | None) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyFile | None, tokens: Tokens | None = None) -> None:
         self._app = app
         self._keys = keys
+        self._tokens = tokens
+        self._open = keys is None and tokens is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._keys is None or scope["type"] != "http" or not scope["path"].startswith(PROTECTED):
+        if self._open or scope["type"] != "http" or not scope["path"].startswith(PROTECTED):
             return await self._app(scope, receive, send)
-        presented = presented_in(dict(scope["headers"]))
-        client = client_of(self._keys.keys, presented) if presented else None
-        if client is None:
-            detail = "This API key is not known." if presented else "An API key is needed: Authorization: Bearer KEY."
-            refusal = problem(401, detail, {"WWW-Authenticate": "Bearer", "Connection": "close"})
-            return await refusal(scope, receive, send)
-        scope["client_name"] = client
+        try:
+            scope["client_name"] = await self._client(presented_in(dict(scope["headers"])))
+        except Refused as refused:
+            headers = {"WWW-Authenticate": refused.challenge, "Connection": "close"}
+            return await problem(refused.status, str(refused), headers)(scope, receive, send)
         await self._app(scope, receive, send)
+
+    async def _client(self, presented: bytes | None) -> str:
+        """Whose key or token this is, or Refused."""
+        if not presented:
+            needed, word = ("A token", "TOKEN") if self._keys is None else ("An API key", "KEY")
+            raise Refused(f"{needed} is needed: Authorization: Bearer {word}.", challenge="Bearer")
+        if self._tokens is not None and (self._keys is None or looks_like_a_token(presented)):
+            return await self._tokens.client_of(presented)
+        client = client_of(self._keys.keys, presented) if self._keys is not None else None
+        if client is None:
+            raise Refused("This API key is not known.", challenge="Bearer")
+        return client
 
 
 class LimitBody:

@@ -128,6 +128,18 @@ def memory_in_use(device: torch.device) -> int | None:
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
+def utilization(device: torch.device) -> float | None:
+    """The part of the last second or less, 0 to 1, in which the GPU computed, for whatever process; None on a CPU, and
+    without the library of its vendor (nvidia-ml-py or amdsmi) or the right to ask it.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100
+    except Exception:  # each vendor's library has errors of its own
+        return None
+
+
 def build(card: ModelCard, model_dir: Path) -> nn.Module:
     """The network of a card, not yet with its weights; ModelError if there is none for it."""
     if card.architecture not in ARCHITECTURES:

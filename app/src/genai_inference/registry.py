@@ -156,7 +156,7 @@ class Registry:
             raise ModelError(config.dir, f"{type(error).__name__}: {error}") from None
         if engine.device not in self._devices:
             self._devices[engine.device] = Device(engine.device)
-            self._metrics.device(engine.device, engine.device_memory)
+            self._metrics.device(engine.device, engine.device_memory, engine.device_utilization)
         limits = (config.max_batch_size, config.queue_bound)
         batcher = Batcher(engine.predict, self._devices[engine.device], limits, self._metrics.of_model(card.name))
         return Model(config, found, card, engine, batcher, time.perf_counter() - started)

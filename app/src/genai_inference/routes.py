@@ -70,6 +70,7 @@ async def predict(request: Request) -> Response:
     headers = request.headers
     kind = bodies.media_type(headers.get("content-type", ""), headers.get("content-encoding", "identity"))
     model = service.model(request.path_params.get("name"))
+    request.scope["model"] = model.card  # for the audit log and the trace
     seconds = _seconds(headers.get(TIMEOUT_HEADER), model.config.deadline_seconds)
     body = await request.body()
     if model.config.cache_ttl_seconds:
@@ -77,6 +78,7 @@ async def predict(request: Request) -> Response:
         return await cached.predict(service, model, asked, partial(_unless_abandoned, receive=request.receive))
     model.batcher.check_room()
     batch = await service.decode(model, kind, body)
+    request.scope["instances"] = len(batch)
     probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), request.receive)
     labels = codec.labels_of(model.card, probabilities)
     service.metrics.predicted(labels, model.card.name, model.card.version)

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-from . import bodies, problems
+from . import bodies, problems, tracing
+from .audit import Audit
 from .benchmark_reader import Benchmarks
 from .cache import Cache
 from .engine import Batch, MakeEngine
 from .jobs import Jobs
 from .lifecycle import Lifecycle
 from .metrics import Metrics
+from .oidc import Tokens
 from .registry import Model, Registry
 from .schemas import Problem
 from .settings import ModelConfig, Settings, read_models
@@ -23,7 +25,7 @@ from .stores import Postgres, Redis
 MOST_DECODING = 16
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
-    for status in (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
+    for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
 }
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -56,14 +58,24 @@ class Service:
         self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
         self.jobs = Jobs(self.redis, settings, self.metrics.jobs) if settings.jobs and self.redis else None
         self.benchmarks = Benchmarks(self.postgres)
+        self.audit = Audit(self.postgres, self.lifecycle, self.metrics) if settings.audit and self.postgres else None
+        self.traces = tracing.traces()
+        self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
         self._images = 0
 
     async def start(self) -> None:
         self.registry.start()
+        if self.tokens is not None:
+            self.tokens.refresh()
+        if self.audit is not None:
+            self.audit.start()
 
     async def close(self) -> None:
         self.registry.close()
         await self.cache.close()
+        if self.audit is not None:
+            await self.audit.close()
+        await self.traces.close()
         for store in (self.redis, self.postgres):
             if store is not None:
                 await store.close()

@@ -5,6 +5,7 @@ optional file that lists several models.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -43,18 +44,49 @@ def _url(*schemes: str) -> Callable[[SecretStr], SecretStr]:
     return check
 
 
-def _needs_redis(jobs: bool, others: ValidationInfo) -> bool:
-    if jobs and others.data.get("redis_url", "") is None:
-        raise ValueError(f"{PREFIX}REDIS_URL must be set too")
-    return jobs
-
-
 def _outlives_heartbeats(seconds: float, others: ValidationInfo) -> float:
     """One heartbeat that is late must not cost a worker its job."""
     least = 3 * others.data.get("worker_heartbeat_seconds", 0.0)
     if seconds < least:
         raise ValueError(f"at least three heartbeats ({least:g}) expected")
     return seconds
+
+
+def is_safe(url: str) -> bool:
+    """Whether what is read there is what its owner wrote: https; or http on this machine, or to a Service of the same
+    cluster (`*.svc`), for which no public authority issues certificates, and whose network its operators answer for.
+    """
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").removesuffix(".cluster.local")
+    except ValueError:
+        return False
+    inside = host in ("localhost", "127.0.0.1", "::1") or host.endswith(".svc")
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and inside))
+
+
+def _safe_url(value: str) -> str:
+    if not is_safe(value):
+        raise ValueError("an https:// URL expected (http:// only on this machine or to a Service, *.svc)")
+    return value
+
+
+def _needs(other: str) -> Callable[[Any, ValidationInfo], Any]:
+    """A check that a setting is only there together with another one, which the class defines before it."""
+
+    def check(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        if value and other in info.data and not info.data[other]:
+            raise ValueError(f"{_variable((other,))} is needed with it")
+        return value
+
+    return check
+
+
+def _audience(value: str | None, info: ValidationInfo) -> str | None:
+    # Without it, a token that its issuer made for any other service would open this one.
+    if not value and info.data.get("oidc_issuer"):
+        raise ValueError("needed with GENAI_OIDC_ISSUER")
+    return value
 
 
 class ModelOptions(BaseModel):
@@ -119,7 +151,7 @@ class Settings(ModelOptions, BaseSettings):
     cache_local_bytes: Annotated[int, Field(ge=0, le=2**36)] = 64 * 2**20
     rate_per_second: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 0.0
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    jobs: Annotated[bool, AfterValidator(_needs_redis)] = False
+    jobs: Annotated[bool, AfterValidator(_needs("redis_url"))] = False
     job_result_seconds: Annotated[int, Field(ge=1, le=90 * 86400)] = 86400
     jobs_max_queued: Annotated[int, Field(ge=1, le=10**6)] = 1000
     worker_queue: Literal["standard", "blueprint"] = "standard"
@@ -128,6 +160,17 @@ class Settings(ModelOptions, BaseSettings):
     worker_lease_seconds: Annotated[
         float, Field(ge=0.15, le=3600, allow_inf_nan=False), AfterValidator(_outlives_heartbeats)
     ] = 20.0
+    audit: Annotated[bool, AfterValidator(_needs("database_url"))] = False
+    oidc_issuer: Annotated[str, AfterValidator(_safe_url)] | None = None
+    oidc_audience: Annotated[
+        str | None, Field(validate_default=True), AfterValidator(_audience), AfterValidator(_needs("oidc_issuer"))
+    ] = None
+    oidc_jwks_url: Annotated[
+        Annotated[str, AfterValidator(_safe_url)] | None, AfterValidator(_needs("oidc_issuer"))
+    ] = None
+    oidc_scope: Annotated[
+        Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,200}$")] | None, AfterValidator(_needs("oidc_issuer"))
+    ] = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     node: Annotated[str, Field(max_length=253)] = ""

@@ -23,6 +23,7 @@ class TorchEngine:
     framework: str
     device: str
     device_memory: Callable[[], int | None]
+    device_utilization: Callable[[], float | None]
     _probabilities: Callable[[Batch], Probabilities]
 
     def __init__(self, config: ModelConfig, threads: int) -> None:
@@ -49,6 +50,7 @@ class TorchEngine:
             raise ModelError(config.dir, " ".join(str(error).split())[:500]) from None
         self.device = str(device)
         self.device_memory = partial(network.memory_in_use, device)
+        self.device_utilization = partial(network.utilization, device)
         return card
 
     def predict(self, batch: Batch) -> Probabilities:

@@ -63,6 +63,9 @@ class StubEngine:
     def device_memory(self) -> int | None:
         return None
 
+    def device_utilization(self) -> float | None:
+        return None
+
 
 def loaded(card: ModelCard = CARD) -> StubEngine:
     """One that may load at once."""
