@@ -1,5 +1,5 @@
-"""Fixtures, and the rule about tests/torch and tests/services: they are collected only with --torch and --services, and
-the header says so either way.
+"""Fixtures, and the rule about tests/torch, tests/services and tests/browser: they are collected only with --torch,
+--services and --browser, and the header says so either way.
 """
 
 import os
@@ -21,6 +21,7 @@ __all__ = ["postgres_cluster", "postgres_server", "redis_server", "start"]  # th
 
 TORCH_TESTS = Path(__file__).parent / "torch"
 PARTS = {TORCH_TESTS: "--torch", Path(__file__).parent / "services": "--services"}
+PARTS[Path(__file__).parent / "browser"] = "--browser"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--services",
         action="store_true",
         help="collect tests/services too; needs redis-server and PostgreSQL's programs",
+    )
+    parser.addoption(
+        "--browser",
+        action="store_true",
+        help="collect tests/browser too; needs chromium, chromedriver and selenium",
     )
 
 

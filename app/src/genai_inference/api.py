@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from . import __version__, problems, routes
+from . import __version__, page, problems, routes
 from .api_keys import KeyFile
 from .engine import MakeEngine
 from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
 from .service import Service
 from .settings import Settings
 
-ROUTERS = (routes.plain, routes.router)
+ROUTERS = (routes.plain, routes.router, page.router)
 
 
 def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
