@@ -142,10 +142,10 @@ def test_what_is_no_picture_is_refused_here(page: Page, server: Server, tmp_path
 def test_choose_a_model(page: Page, two_models: Server, tmp_path: Path) -> None:
     page.open(two_models)
     page.is_ready()
-    assert page.text("#model-facts") == "8 × 8 grey, 10 labels, 100 % accurate"
+    assert page.text("#model-facts") == "8 \u00d7 8 grey, 10 labels, 100 % accurate"
     assert not page.one("#ink-field").is_displayed()
     Select(page.one("#model")).select_by_value("colours")
-    assert page.text("#model-facts").startswith("32 × 32 colour")
+    assert page.text("#model-facts").startswith("32 \u00d7 32 colour")
     assert page.one("#ink-field").is_displayed()
     assert page.run("return [arguments[0].width, arguments[0].height]", page.one("#seen")) == [32, 32]
     red = Image.new("RGB", (32, 32))

@@ -21,7 +21,7 @@ export function showNoCatalog(text) {
 }
 
 function card(model) {
-  const limits = `${model.max_batch_size} a request, ${model.max_queue} waiting, ${short(model.deadline_seconds)} s`;
+  const limits = `${model.max_batch_size} images a request, ${model.max_queue} waiting, ${short(model.deadline_seconds)} s to answer`;
   return element(
     "article",
     { class: "card" },
@@ -36,12 +36,13 @@ function card(model) {
       "dl",
       { class: "facts" },
       ...facts({
-        Input: `${inputOf(model)}, ${short(model.minimum)} to ${short(model.maximum)}`,
+        Input: inputOf(model),
+        Range: `${short(model.minimum)} to ${short(model.maximum)}`,
         Labels: String(model.labels),
         Accuracy: model.accuracy === null ? "not known" : percent(model.accuracy),
         Device: `${model.device}, ${model.dtype}${model.compiled ? ", compiled" : ""}`,
-        Limits: limits,
         Network: model.architecture,
+        Limits: limits,
       }),
     ),
     ...speed(model.benchmarks ?? []),
@@ -75,7 +76,7 @@ function measured(place, rows) {
   return element(
     "section",
     { class: "measured", "aria-label": `Speed, ${place}` },
-    element("p", { class: "quiet" }, `${place}, ${day.toLocaleDateString("en", { dateStyle: "medium" })}`),
+    element("p", { class: "quiet" }, `${place}, ${day.toLocaleDateString("en", { dateStyle: "medium" })}, by batch size`),
     element(
       "div",
       { class: "plots" },

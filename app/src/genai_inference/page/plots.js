@@ -5,12 +5,13 @@ import { element, short, svg } from "./dom.js";
 const WIDTH = 280;
 const HEIGHT = 150;
 const MARGIN = { left: 42, right: 14, top: 12, bottom: 24 };
-const LINES = 3;
+const LINES = 4;
 
-/** The smallest of 1, 2, 2.5, 5 times a power of ten that is at least `most`. */
-export function ceiling(most) {
-  const power = 10 ** Math.floor(Math.log10(most));
-  return ([1, 2, 2.5, 5].find((step) => step * power >= most) ?? 10) * power;
+/** Where the lines of a grid up to at least `most` are: at most five, at round numbers, from 0. */
+export function levels(most) {
+  const power = 10 ** Math.floor(Math.log10(most / LINES));
+  const step = [1, 2, 2.5, 5, 10].find((round) => round * power * LINES >= most) * power;
+  return Array.from({ length: Math.ceil(most / step) + 1 }, (_, index) => index * step);
 }
 
 /** Which of the sizes have room for a number below the axis. */
@@ -21,14 +22,15 @@ export function ticks(sizes, most = 6) {
 
 /** `points` are {x: batch size, y}, in the order of x. */
 export function plot(title, unit, points) {
-  const top = ceiling(Math.max(...points.map(({ y }) => y), Number.MIN_VALUE));
+  const lines = levels(Math.max(...points.map(({ y }) => y), 1e-6));
+  const top = lines.at(-1);
   const ends = [points[0].x, points.at(-1).x].map(Math.log2);
   const span = ends[1] - ends[0];
   const across = WIDTH - MARGIN.left - MARGIN.right;
   const x = (size) => MARGIN.left + (span ? (Math.log2(size) - ends[0]) / span : 0.5) * across;
   const y = (value) => HEIGHT - MARGIN.bottom - (value / top) * (HEIGHT - MARGIN.top - MARGIN.bottom);
 
-  const grid = Array.from({ length: LINES + 1 }, (_, index) => (top * index) / LINES).flatMap((value) => [
+  const grid = lines.flatMap((value) => [
     svg("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value) }),
     svg("text", { class: "tick", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, compact(value)),
   ]);
@@ -45,7 +47,7 @@ export function plot(title, unit, points) {
   return element(
     "figure",
     { class: "plot" },
-    element("figcaption", {}, title, element("span", { class: "quiet" }, ` ${unit}, by batch size`)),
+    element("figcaption", {}, title, element("span", { class: "quiet" }, ` ${unit}`)),
     svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label }, ...grid, ...sizes, line, ...dots),
   );
 }

@@ -8,6 +8,7 @@ export function show(state) {
   byId("result").dataset.state = state;
   byId("result").setAttribute("aria-busy", String(state === "waiting"));
   if (state !== "problem") byId("problem").replaceChildren();
+  if (state !== "answer") byId("brief").textContent = "";
 }
 
 /** `labels` belong to the probabilities, in the same order. */
@@ -29,6 +30,7 @@ export function showAnswer(answer, labels) {
   );
   byId("says").textContent = `${ranked[0].label}, ${percent(ranked[0].share)}`;
   show("answer");
+  byId("brief").textContent = `${ranked[0].label} · ${percent(ranked[0].share)}`; // where the card is below the fold
 }
 
 function bar({ label, share }) {
