@@ -101,6 +101,7 @@ class Settings(ModelOptions, BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "postgres"))] | None = None
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.5
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
+    fetch_seconds: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 600.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
     @property
