@@ -1,5 +1,5 @@
-"""Fixtures, and the rule about tests/torch, tests/services and tests/hostile: each is collected only with the option of
-its name, and the header says so either way.
+"""Fixtures, and the rule about the folders of PARTS: each is collected only with the option of its name, and the header
+says so either way.
 """
 
 import os
@@ -20,7 +20,7 @@ from genai_inference.settings import Settings
 __all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start"]  # the fixtures
 
 TORCH_TESTS = Path(__file__).parent / "torch"
-PARTS = {Path(__file__).parent / name: f"--{name}" for name in ("torch", "services", "hostile")}
+PARTS = {Path(__file__).parent / name: f"--{name}" for name in ("torch", "services", "hostile", "browser")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--services",
         action="store_true",
         help="collect tests/services too; needs redis-server and PostgreSQL's programs",
+    )
+    parser.addoption(
+        "--browser",
+        action="store_true",
+        help="collect tests/browser too; needs chromium, chromedriver and selenium",
     )
 
 

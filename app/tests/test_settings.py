@@ -61,6 +61,7 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "models_file": "/etc/models.yaml",
         "reload_seconds": "60.0",
         "torch_threads": "2",
+        "fetch_seconds": "30.0",
         "store_timeout_seconds": "0.25",
         "cache_ttl_seconds": "60.0",
         "cache_local_bytes": "1024",

@@ -1,4 +1,4 @@
-"""Command line: `serve` (the default), `worker`, `benchmark`, `train` and `package`.
+"""Command line: `serve` (the default), `worker`, `benchmark`, `train`, `package` and `fetch`.
 
 Everything heavy is imported by the command that needs it: `serve` must set the number of threads before numpy and
 torch are loaded, and must be able to refuse bad settings without them.
@@ -20,8 +20,8 @@ SWITCH_SECONDS = 0.0005
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 2 bad settings, 3 bad model package, 4 model not good enough, 5 to 7 a
-    benchmark that is not finished.
+    """Runs a command and returns the exit code: 2 bad settings, 3 bad or no model package, 4 model not good enough,
+    5 to 7 a benchmark that is not finished.
     """
     # Until the command has handlers of its own. The first process of a container has no default ones.
     unfinished = 5 if "benchmark" in (argv or sys.argv) else 0
@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         return _train(arguments.out, arguments.model_version, arguments.seed)
     if arguments.command == "package":
         return _package(arguments)
+    if arguments.command == "fetch":
+        return _fetch(arguments)
     return _compute(arguments.command)
 
 
@@ -52,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--size", type=int, default=224, help="height and width of an image, default 224")
     package.add_argument("--labels", type=int, default=1000, help="default 1000")
     package.add_argument("--seed", type=int, default=0)
+    fetch = commands.add_parser("fetch", help="fill a model volume, as an init container does")
+    fetch.add_argument(
+        "--from", dest="source", required=True, help="s3://BUCKET/PREFIX/, https://HOST/PATH.tar, folder"
+    )
+    fetch.add_argument("--to", type=Path, required=True, help="folder for the package; replaced as a whole")
+    fetch.add_argument("--sha256", type=_digest, help="of model.yaml, which holds that of the weights")
+    fetch.add_argument(
+        "--max-bytes", type=int, default=16 * 2**30, help="largest package that is taken, default 16 GiB"
+    )
     return parser
 
 
@@ -60,6 +71,12 @@ def _word(text: str) -> str:
 
     if not re.match(WORD, text):
         raise argparse.ArgumentTypeError(f"{text!r} does not match {WORD}")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError("64 hexadecimal digits expected")
     return text
 
 
@@ -117,6 +134,24 @@ def _package(arguments: argparse.Namespace) -> int:
         print(f"genai-inference: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     print(f"{name} {arguments.model_version}: random weights, in {arguments.out}")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from . import logs
+    from .fetch import fetch
+    from .settings import SettingsError, read_settings
+    from .sources import FetchError
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no volume was filled; leave no rest
+    os.umask(0o022)  # whoever serves it may be another user
+    try:
+        settings = read_settings()
+        logs.configure(settings.log_level)
+        fetch(arguments.source, arguments.to, arguments.sha256, arguments.max_bytes, settings.fetch_seconds)
+    except (SettingsError, FetchError) as error:
+        print(f"genai-inference: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
-from . import __version__, benchmark_routes, jobs_routes, problems, routes
+from . import __version__, benchmark_routes, jobs_routes, page, problems, routes
 from .api_keys import KeyFile
 from .engine import MakeEngine
 from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
@@ -14,7 +14,7 @@ from .rate_limit import LimitRate
 from .service import Service
 from .settings import Settings
 
-ROUTERS = (routes.plain, routes.router, benchmark_routes.router)
+ROUTERS = (routes.plain, routes.router, benchmark_routes.router, page.router)
 
 
 def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:

@@ -172,6 +172,7 @@ class Settings(ModelOptions, BaseSettings):
         Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,200}$")] | None, AfterValidator(_needs("oidc_issuer"))
     ] = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
+    fetch_seconds: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 600.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     node: Annotated[str, Field(max_length=253)] = ""
     benchmark_seconds: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 5.0
