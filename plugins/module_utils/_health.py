@@ -145,7 +145,8 @@ def _probe_failing(pod: dict) -> Problem | None:
         if probe and container.get("started") and not container.get("ready") and "running" in container.get("state", {}):
             budget = probe.get("initialDelaySeconds", 0) + probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10)
             hint = "the container runs and its readiness probe fails: check the probe's path and port, and what it needs to be ready"
-            return Problem("ProbeFailing", "", hint, max(10.0, 3.0 * budget), container["name"], "current", bad=("Unhealthy",))
+            patience, failed = max(10.0, 3.0 * budget), "^Readiness probe"  # a startup probe's failures are told by the same reason
+            return Problem("ProbeFailing", "", hint, patience, container["name"], "current", bad=("Unhealthy",), pattern=failed)
     return None
 
 

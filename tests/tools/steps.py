@@ -29,7 +29,8 @@ LOGS = ROOT / "build" / "logs"
 HEARTBEAT_SECONDS = 30
 # What pytest and Ansible say of a failure, wherever it stands in the log.
 _REASON = re.compile(r"\b(FAILED|ERROR) \S+::|^\W*E {3}|\[ERROR\]|^\W*fatal: ")
-REASONS, REASON_WIDTH = 25, 240
+_CAUSE_FOLLOWS = "[ERROR]"  # an error of ours: what went wrong, then on which object and why
+REASONS, REASON_WIDTH, CAUSE_LINES = 25, 240, 3
 _COLOUR = re.compile(r"\x1b(\[[0-9;]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\))")
 
 
@@ -107,9 +108,18 @@ def reasons(steps: list[Step]) -> str:
     found = []
     for step in (step for step in steps if step.result == "failed" and step.log.exists()):
         lines = _COLOUR.sub("", step.log.read_text(encoding="utf-8", errors="replace")).splitlines()
-        telling = [line.strip()[:REASON_WIDTH] for line in lines if _REASON.search(line)]
+        telling = [line.strip()[:REASON_WIDTH] for line in _telling(lines)]
         found += [f"{step.name}: {line}" for line in dict.fromkeys(telling[-REASONS:])]
     return "".join(f"{line}\n" for line in found) + "\n" if found else ""
+
+
+def _telling(lines: list[str]) -> list[str]:
+    """The lines with a reason, each error with the lines of its cause."""
+    kept = {
+        index + more for index, line in enumerate(lines) if _REASON.search(line)
+        for more in range(1 + CAUSE_LINES * (_CAUSE_FOLLOWS in line))
+    }
+    return [lines[index] for index in sorted(kept) if index < len(lines)]
 
 
 def figures(path: pathlib.Path | None) -> str:

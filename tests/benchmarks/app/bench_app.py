@@ -157,7 +157,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(server: Server, variables: dict[str, str], port: int, log: pathlib.Path) -> t.Iterator[None]:
+def running(server: Server, variables: dict[str, str], port: int, log: pathlib.Path) -> t.Iterator[subprocess.Popen]:
     """The server, once it answers. Its whole process group goes when the block ends."""
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -169,7 +169,7 @@ def running(server: Server, variables: dict[str, str], port: int, log: pathlib.P
             if process.poll() is not None or time.monotonic() > until:
                 raise Wrong(f"{' '.join(server.command)} does not answer:\n{log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
@@ -187,12 +187,18 @@ def answers(server: Server, port: int) -> bool:
         return False
 
 
+def client(bench: Bench, spec: dict) -> dict:
+    """What the client saw of a load; see client.py."""
+    file = bench.folder / "spec.json"
+    whole = {"rate": None, "warm_up": WARM_UP, "seconds": SECONDS, **spec}
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    command = ["taskset", "-c", CLIENT_CORE, str(bench.ours), str(HERE / "client.py"), str(file)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120 + whole["seconds"]).stdout)
+
+
 def load(bench: Bench, key: str, spec: dict) -> dict:
     """What the client saw; kept under `key`. Raises Wrong if any answer was not 200."""
-    file = bench.folder / "spec.json"
-    file.write_text(json.dumps({"rate": None, "warm_up": WARM_UP, "seconds": SECONDS, **spec}), encoding="utf-8")
-    command = ["taskset", "-c", CLIENT_CORE, str(bench.ours), str(HERE / "client.py"), str(file)]
-    seen = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+    seen = client(bench, spec)
     if set(seen["statuses"]) != {"200"}:
         raise Wrong(f"{key}: answers {seen['statuses']}")
     for name in ("per_second", "p50", "p95", "p99", "client_busy"):

@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What users of the inference service see while five times as many requests come as it can compute.
+
+    overload.py [--seconds 60] [--model resnet18] [--times 5]     writes build/bench-app-overload.json and .md
+
+One run on one core for the server and one for the client: at its capacity, at half of it, overloaded, and at half again at once.
+"""
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import json
+import pathlib
+import signal
+import sys
+import tempfile
+import threading
+import time
+import typing as t
+
+from bench_app import BATCH, BUILD, Bench, Wrong, client, environment, free_port, running
+from report import OURS
+from table import GOALS_HEAD, Goal, Samples
+
+HALF = 0.5
+RECOVERY_SECONDS = 2.0
+QUEUE = 2 * BATCH  # while a batch computes, two wait: what is accepted is answered within about three forwards
+CASES = {"capacity": "at capacity", "half": "at half", "overload": "overloaded", "recovery": "at half, right after"}
+NOTES = """\
+- {model}, batches of {batch} at most, {queue} instances may wait (`GENAI_MAX_QUEUE`). Server and client have one core each; the client was busy
+  for {busy:.0%} of the time at most. *Overloaded*: {times:g} times the capacity for {seconds:.0f} s, {sent:,} requests, of which {refused:,} were answered 429.
+- *At capacity*: as many connections as instances may wait or be computed, each with its next request as soon as it has its answer.
+- *Right after*: measured from the moment the overload ends, for {recovery:g} s."""
+
+
+class Memory(threading.Thread):
+    """A process's resident bytes, twice a second until it is stopped."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.seen: list[int] = []
+        self._pid, self._done = pid, threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(0.5):
+            self.seen.append(resident(self._pid))
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+def resident(pid: int) -> int:
+    pages = pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * 4096
+
+
+def growth(seen: list[int]) -> float:
+    """Last fifth of the samples against the second one, as a share: what the first seconds allocate is no leak."""
+    fifth = max(1, len(seen) // 5)
+    early, late = seen[fifth : 2 * fifth] or seen, seen[-fifth:]
+    return max(late) / max(early) - 1
+
+
+def goals(found: dict[str, dict], memory: float) -> list[Goal]:
+    return [
+        Goal("overload", "p95 of what is accepted, against the one at capacity", found["overload"]["p95"] / found["capacity"]["p95"], 1.25),
+        Goal("", "accepted a second, of the capacity", 100 * found["overload"]["per_second"] / found["capacity"]["per_second"], 80, "%", at_least=True),
+        Goal("", "429 within, p95, against a forward of the largest batch", found["overload"]["refused_p95"] / found["capacity"]["forward"], 1),
+        Goal("", "memory, growth from the second to the last fifth", 100 * memory, 5, "%"),
+        Goal("", f"p95 in the {RECOVERY_SECONDS:g} s after it, against the one before", found["recovery"]["p95"] / found["half"]["p95"], 1.5),
+    ]
+
+
+def markdown(found: dict[str, dict], memory: float, facts: dict) -> str:
+    rows = [
+        f"| {title} | {found[case]['per_second']:,.0f} | {found[case]['p50']:,.1f} | {found[case]['p95']:,.1f} | {found[case]['p99']:,.1f} |"
+        f" {found[case]['statuses'].get('429', 0):,} | {found[case]['refused_p95']:,.1f} |".replace("| nan |", "| |")
+        for case, title in CASES.items()
+    ]
+    head = ["| | answered/s | p50, ms | p95 | p99 | 429 | p95 of a 429, ms |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([*GOALS_HEAD, *(goal.row() for goal in goals(found, memory)), "", *head, *rows, "", NOTES.format(**facts), ""])
+
+
+def load(bench: Bench, spec: dict) -> dict:
+    """What the client saw. Raises Wrong when anything was answered but 200 and 429."""
+    seen = client(bench, spec)
+    if not set(seen["statuses"]) <= {"200", "429"}:
+        raise Wrong(f"answers {seen['statuses']}")
+    return seen
+
+
+def measure(bench: Bench, model: str, seconds: float, times: float) -> tuple[dict[str, dict], float]:
+    port = free_port()
+    server = bench.server(OURS, model, port)
+    variables = {**bench.variables(model, port), "GENAI_MAX_QUEUE": str(QUEUE)}
+    request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
+    with running(server, variables, port, bench.folder / "ours.log") as process:
+        found = {"capacity": load(bench, {**request, "connections": QUEUE, "seconds": 8.0})}
+        rate = found["capacity"]["per_second"]
+        found["capacity"]["forward"] = 1000 * BATCH / rate
+        found["half"] = load(bench, {**request, "connections": 4 * QUEUE, "rate": HALF * rate, "seconds": 8.0})
+        memory = Memory(process.pid)
+        memory.start()
+        found["overload"] = load(bench, {**request, "connections": 8 * QUEUE, "rate": times * rate, "seconds": seconds})
+        found["recovery"] = load(bench, {**request, "connections": 4 * QUEUE, "rate": HALF * rate, "seconds": RECOVERY_SECONDS, "warm_up": 0.0})
+        memory.stop()
+    return found, growth(memory.seen)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--times", type=float, default=5.0)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(environment("ours"), None, pathlib.Path(folder), Samples())
+        found, memory = measure(bench, arguments.model, arguments.seconds, arguments.times)
+    overload = found["overload"]["statuses"]
+    facts: dict[str, t.Any] = {
+        "model": arguments.model, "batch": BATCH, "queue": QUEUE, "times": arguments.times, "seconds": arguments.seconds,
+        "busy": max(each["client_busy"] for each in found.values()), "sent": sum(overload.values()), "refused": overload.get("429", 0),
+        "recovery": RECOVERY_SECONDS,
+    }
+    text = markdown(found, memory, facts)
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / "bench-app-overload.json").write_text(json.dumps({**found, "memory_growth": memory, **facts}, indent=1) + "\n", encoding="utf-8")
+    (BUILD / "bench-app-overload.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
