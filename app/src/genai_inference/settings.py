@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .model import ModelError
+from .model import ModelError, Word
 
 PREFIX = "GENAI_"
 QUEUED_BATCHES = 8
@@ -72,6 +72,7 @@ class ModelConfig(ModelOptions):
     """One model to serve: its package, and how."""
 
     dir: Path
+    name: Word | None = None  # None: as the package says
 
     @model_validator(mode="before")
     @classmethod
