@@ -146,7 +146,6 @@ class Registry:
         except Exception as error:
             log.exception("model not loaded")
             raise ModelError(config.dir, f"{type(error).__name__}: {error}") from None
-        card = card.model_copy(update={"name": config.name or card.name})
         if engine.device not in self._devices:
             self._devices[engine.device] = Device(engine.device)
             self._metrics.device(engine.device, engine.device_memory)
