@@ -18,7 +18,7 @@ from ._inference_input import findings, scaler, slug
 # What a nested option is when it is not given; argument_specs.yml says the same.
 WORKER = {
     "queue": "standard", "replicas": 1, "gpus": 0, "gpu_resource": "", "node_selector": {}, "tolerations": [], "resources": {},
-    "concurrency": 1, "drain_seconds": 60, "autoscaling": {},
+    "concurrency": 8, "drain_seconds": 60, "autoscaling": {},
 }  # fmt: skip
 WORKER_AUTOSCALING = {"by": "none", "min": 1, "max": 10, "jobs_per_worker": 10}
 AUTOSCALING = {
@@ -26,7 +26,7 @@ AUTOSCALING = {
     "queue_depth": 0, "behavior": {},
 }  # fmt: skip
 BENCHMARK = {
-    "enabled": False, "schedule": "0 2 * * *", "seconds": 60, "batch_sizes": [1, 8, 32], "node_selector": {}, "tolerations": [],
+    "enabled": False, "schedule": "0 2 * * *", "seconds": 5, "batch_sizes": [1, 4, 16, 32], "node_selector": {}, "tolerations": [],
     "resources": {}, "gpus": 0, "gpu_resource": "", "retries": 10,
 }  # fmt: skip
 CANARY = {"enabled": False, "image": "", "weight": 0, "replicas": 1, "by": "gateway"}

@@ -10,7 +10,7 @@ import typing as t
 
 from ._consistency import quantity
 
-SOURCES = ("/", "s3://", "https://")
+SOURCES = ("/", "s3://", "https://", "http://")
 MOST_CANARY_PERCENT = 99
 MOST_DRAIN_SECONDS = 300  # the service refuses more
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -81,6 +81,8 @@ def _model(model: Input, s3: Input) -> Findings:
         yield f"source: {source!r} is neither a folder of the image (/...) nor s3://... nor https://..."
     if digest and not _SHA256.fullmatch(str(digest)):
         yield f"sha256: {digest!r} is not 64 hexadecimal digits"
+    if source.startswith("http://") and not digest:
+        yield "source: whoever is in between can change it; take https://, or give sha256"
     if source.startswith("s3://") and not s3:
         yield "source: it is in an S3 store; set inference_app_s3"
 

@@ -317,6 +317,7 @@ WRONG: list[tuple[dict, str]] = [
     ({"models": [{**MODEL, "name": "a b"}]}, "inference_app_models[0].name: 'a b' is no name of a model"),
     ({"models": [{**MODEL, "name": "9" * 64}]}, "inference_app_models[0].name: "),
     ({"models": [{**MODEL, "source": "ftp://x"}]}, "inference_app_models[0].source: 'ftp://x' is neither"),
+    ({"models": [{**MODEL, "source": "http://x/y.tar"}]}, "inference_app_models[0].source: whoever is in between"),
     ({"models": [{**MODEL, "sha256": "abc"}]}, "inference_app_models[0].sha256: 'abc' is not 64"),
     ({"models": [FACES]}, "inference_app_models[0].source: it is in an S3 store; set inference_app_s3"),
     ({"models": [MODEL], "model_volume": {"size_limit": "much"}}, "inference_app_model_volume.size_limit: 'much' is no quantity"),
