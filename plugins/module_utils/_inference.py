@@ -205,12 +205,14 @@ def mounts(about: Input, read_only: bool) -> list[dict]:
 
 
 def resources_of(about: Input, own: Input, gpus: int = 0, gpu_resource: str = "") -> dict:
-    """What a container asks for: GPUs in both, and the models it keeps on the node's disk, which count as its own use of it."""
-    given = {kind: dict(amounts or {}) for kind, amounts in (own or about["resources"]).items()}
-    for kind in ("requests", "limits"):
+    """What a container asks for: what it does not say is as for the API; then GPUs, and the models it keeps on the node's disk, which
+    count as its own use of it."""
+    kinds = ("requests", "limits")
+    given = {kind: {**(about["resources"].get(kind) or {}), **(own.get(kind) or {})} for kind in kinds}
+    for kind in kinds:
         if gpus and gpu_resource:
-            given.setdefault(kind, {})[gpu_resource] = str(gpus)
-        disk = quantity(given.get(kind, {}).get("ephemeral-storage"))
+            given[kind][gpu_resource] = str(gpus)
+        disk = quantity(given[kind].get("ephemeral-storage"))
         if about["models"] and not _on_claim(about) and disk is not None:
             models = quantity({**VOLUME, **about["model_volume"]}["size_limit"]) or 0
             given[kind]["ephemeral-storage"] = readable(disk + models)

@@ -210,6 +210,11 @@ def test_a_worker_on_gpus():
     assert worker["rolling"] == {"maxSurge": 0, "maxUnavailable": 1}, "no node has GPUs for a pod more"
 
 
+def test_what_a_worker_asks_for_is_added_to_what_the_api_does():
+    worker = deployment("inference-worker-standard", redis_secret=REDIS, workers=[{**STANDARD, "resources": {"limits": {"cpu": "4"}}}])
+    assert worker["resources"] == {"requests": DEFAULTS["resources"]["requests"], "limits": {**DEFAULTS["resources"]["limits"], "cpu": "4"}}
+
+
 def test_no_selector_takes_the_pods_of_another():
     made = parts(redis_secret=REDIS, workers=[STANDARD, GPU], canary=CANARY, gateway="a/b", benchmark={"enabled": True}, labels={"version": "x", "team": "a"})
     pods_of = {each["name"]: each["labels"] for each in made["deployments"]} | {"benchmark": made["benchmark"]["labels"]}
