@@ -64,7 +64,7 @@ def _clients(about: Input) -> Findings:
 
 def _models(about: Input) -> Findings:
     for index, model in enumerate(about["models"]):
-        yield from (f"models[{index}].{line}" for line in _model(model, about["s3"]))
+        yield from (f"models[{index}].{line}" for line in _model(model, about["s3"], about["model_volume"]))
     for clash in _twice(slug(str(model.get("name"))) for model in about["models"]):
         names = [str(model["name"]) for model in about["models"] if slug(str(model["name"])) == clash]
         yield f"models: the names {' and '.join(names)} collide; give each model one of its own, told apart by more than case and punctuation"
@@ -73,7 +73,7 @@ def _models(about: Input) -> Findings:
         yield f"model_volume.size_limit: {size!r} is no quantity, write 10Gi"
 
 
-def _model(model: Input, s3: Input) -> Findings:
+def _model(model: Input, s3: Input, volume: Input) -> Findings:
     name, source, digest = str(model.get("name")), str(model.get("source")), model.get("sha256")
     if not (_MODEL_NAME.fullmatch(name) and slug(name)):
         yield f"name: {name!r} is no name of a model: letters, digits, '.', '_' and '-', at most 63"
@@ -81,6 +81,8 @@ def _model(model: Input, s3: Input) -> Findings:
         yield f"source: {source!r} is neither a folder of the image (/...) nor s3://... nor https://..."
     if digest and not _SHA256.fullmatch(str(digest)):
         yield f"sha256: {digest!r} is not 64 hexadecimal digits"
+    if source.startswith("/") and volume.get("claim") and not digest:
+        yield "source: the next image's would not take the place of what is on the claim then; give sha256, or no claim"
     if source.startswith("http://") and not digest:
         yield "source: whoever is in between can change it; take https://, or give sha256"
     if source.startswith("s3://") and not s3:

@@ -325,6 +325,7 @@ WRONG: list[tuple[dict, str]] = [
     ({"models": [{**MODEL, "source": "http://x/y.tar"}]}, "inference_app_models[0].source: whoever is in between"),
     ({"models": [{**MODEL, "sha256": "abc"}]}, "inference_app_models[0].sha256: 'abc' is not 64"),
     ({"models": [FACES]}, "inference_app_models[0].source: it is in an S3 store; set inference_app_s3"),
+    ({"models": [MODEL], "model_volume": {"claim": "models"}}, "inference_app_models[0].source: the next image's would not take the place"),
     ({"models": [MODEL], "model_volume": {"size_limit": "much"}}, "inference_app_model_volume.size_limit: 'much' is no quantity"),
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "gpus": 2}]}, "inference_app_workers[0].gpu_resource: it asks for GPUs"),
     ({"redis_secret": REDIS, "workers": [STANDARD, STANDARD]}, "inference_app_workers: two are called standard"),
