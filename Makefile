@@ -76,7 +76,7 @@ manifests: collections ## kube-score, checkov and Gatekeeper over every role and
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
 test: collections ## all that is checked, a real kind cluster included: about 25 min, the first time 35
-	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
+	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --beside hostile 'cd app && $(BIN)/python -m pytest -q --hostile tests/hostile' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
 
 # Not a test: it asserts nothing about times. Needs the cluster of `make up` to itself.

@@ -1,5 +1,5 @@
-"""Fixtures, and the rule about tests/torch and tests/services: they are collected only with --torch and --services, and
-the header says so either way.
+"""Fixtures, and the rule about tests/torch, tests/services and tests/hostile: each is collected only with the option of
+its name, and the header says so either way.
 """
 
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backing import postgres_cluster, postgres_server, redis_server
+from backing import durable_redis, postgres_cluster, postgres_server, redis_server
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from processes import start
@@ -17,10 +17,10 @@ from waiting import eventually
 from genai_inference.api import create_app
 from genai_inference.settings import Settings
 
-__all__ = ["postgres_cluster", "postgres_server", "redis_server", "start"]  # the fixtures
+__all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start"]  # the fixtures
 
 TORCH_TESTS = Path(__file__).parent / "torch"
-PARTS = {TORCH_TESTS: "--torch", Path(__file__).parent / "services": "--services"}
+PARTS = {Path(__file__).parent / name: f"--{name}" for name in ("torch", "services", "hostile")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--torch",
         action="store_true",
         help="collect tests/torch too; needs torch and a model package in GENAI_MODEL_DIR",
+    )
+    parser.addoption(
+        "--hostile", action="store_true", help="collect tests/hostile too: 10,000 requests, minutes; needs schemathesis"
     )
     parser.addoption(
         "--services",

@@ -89,3 +89,26 @@ def test_a_client_that_leaves_takes_its_work_along(start: Start) -> None:
     metrics = httpx.get(server.url + "/metrics").text
     assert 'genai_batch_size_sum{model="stub"} 1.0' in metrics
     assert 'route="/v1/predict",status="499"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        ("", b""),
+        ("POST /v1/predict HTTP/1.1\r\nHost:", b""),
+        (f"{PREDICT}Content-Length: 100\r\n\r\n{{", b" 408 "),
+        (f"{PREDICT}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n", b" 408 "),
+    ],
+    ids=["nothing", "half a head", "half a body", "half of the chunks"],
+)
+def test_a_client_that_takes_too_long_to_say_what_it_wants_is_left(start: Start, sent: str, answer: bytes) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="0.5")
+    server.becomes("/ready", 200)
+    said = server.says(sent)  # up to the end of the connection, which is the server's doing
+    assert said[:20].find(answer) >= 0 and bool(said) == bool(answer)
+
+
+def test_one_that_waits_for_its_answer_is_not(start: Start) -> None:
+    server = start("2", GENAI_RECEIVE_SECONDS="0.5")
+    server.becomes("/ready", 200)
+    assert httpx.post(f"{server.url}/v1/predict", json=ONE, timeout=60).status_code == 200

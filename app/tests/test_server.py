@@ -1,6 +1,7 @@
 """A real server process on a real port: how it ends, and what it does with HTTP that no client library would send."""
 
 import signal
+import socket
 import threading
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ import pytest
 from processes import Server, Start
 from stub import digit
 from waiting import LIMIT_SECONDS, eventually
+
+from genai_inference.server import _listen
+from genai_inference.settings import Settings
 
 ONE = {"instances": [digit(7)]}
 
@@ -131,3 +135,11 @@ def test_odd_http(start: Start, text: str, status: int) -> None:
     server.becomes("/ready", 200)
     assert server.says(text).startswith(b"HTTP/1.1 %d" % status)
     assert server.status("/health") == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_body_of_an_answer_does_not_wait_for_the_client_to_acknowledge_the_head(host: str) -> None:
+    with _listen(Settings(host=host, port=0)) as listener, socket.create_connection(listener.getsockname()[:2]):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

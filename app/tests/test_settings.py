@@ -19,6 +19,13 @@ BAD = {
     "GENAI_DTYPE": "float8",
     "GENAI_DEADLINE_SECONDS": "0",
     "GENAI_MAX_QUEUE": "-1",
+    "GENAI_CACHE_TTL_SECONDS": "nan",
+    "GENAI_CACHE_LOCAL_BYTES": "64MiB",
+    "GENAI_RATE_PER_SECOND": "-1",
+    "GENAI_RATE_BURST": "0",
+    "GENAI_JOBS": "true",  # without Redis
+    "GENAI_WORKER_QUEUE": "fast",
+    "GENAI_WORKER_LEASE_SECONDS": "14.9",  # less than three heartbeats
 }
 
 
@@ -39,6 +46,7 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "max_body_bytes": "2048",
         "max_batch_size": "4",
         "drain_seconds": "2.5",
+        "receive_seconds": "7.5",
         "max_image_pixels": "100",
         "api_keys_file": "/etc/keys",
         "max_queue": "8",
@@ -51,6 +59,17 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "reload_seconds": "60.0",
         "torch_threads": "2",
         "store_timeout_seconds": "0.25",
+        "cache_ttl_seconds": "60.0",
+        "cache_local_bytes": "1024",
+        "rate_per_second": "2.5",
+        "rate_burst": "10",
+        "jobs": "True",
+        "job_result_seconds": "60",
+        "jobs_max_queued": "5",
+        "worker_queue": "blueprint",
+        "worker_concurrency": "2",
+        "worker_heartbeat_seconds": "1.0",
+        "worker_lease_seconds": "3.0",
     }
     secrets = {"redis_url": "rediss://:word@redis:6379/1", "database_url": "postgresql://me:word@postgres/genai"}
     assert {*values, *secrets} == set(Settings.model_fields)

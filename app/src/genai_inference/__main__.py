@@ -1,4 +1,4 @@
-"""Command line: `serve` (the default), `train` and `package`.
+"""Command line: `serve` (the default), `worker`, `train` and `package`.
 
 Everything heavy is imported by the command that needs it: `serve` must set the number of threads before numpy and
 torch are loaded, and must be able to refuse bad settings without them.
@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 MINIMUM_ACCURACY = 0.97
-# How long a thread waits for Python's lock before it asks for it. The inference thread does so after every operation of a
-# network, and with the default of 5 ms a busy event loop makes it several times slower.
+# How long a thread waits for Python's lock before it asks for it. The inference thread does so after every operation of
+# a network, and with the default of 5 ms a busy event loop makes it several times slower.
 SWITCH_SECONDS = 0.0005
 
 
@@ -28,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
         return _train(arguments.out, arguments.model_version, arguments.seed)
     if arguments.command == "package":
         return _package(arguments)
-    return _serve()
+    return _serve(worker=arguments.command == "worker")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="genai-inference", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve the model package in GENAI_MODEL_DIR (the default)")
+    commands.add_parser("worker", help="compute the jobs of the queue GENAI_WORKER_QUEUE")
     train = commands.add_parser("train", help="train a model and write its package")
     train.add_argument("--out", type=Path, required=True, help="folder for the package")
     train.add_argument("--model-version", type=_word, required=True, help="version of the model, e.g. 1.0.0")
@@ -58,7 +59,7 @@ def _word(text: str) -> str:
     return text
 
 
-def _serve() -> int:
+def _serve(worker: bool = False) -> int:
     from .cpus import usable_cpus
     from .model import ModelError
     from .settings import SettingsError, read_settings
@@ -70,10 +71,12 @@ def _serve() -> int:
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
         from . import logs
         from .server import serve
-        from .torch_engine import TorchEngine
+        from .torch_engine import TorchEngine, all_devices
+        from .worker import work
 
         logs.configure(settings.log_level)
-        serve(settings, partial(TorchEngine, threads=threads))
+        make_engine = partial(TorchEngine, threads=threads)
+        work(settings, make_engine, all_devices) if worker else serve(settings, make_engine)
     except (SettingsError, ModelError) as error:
         print(f"genai-inference: {error}", file=sys.stderr)
         return error.exit_code

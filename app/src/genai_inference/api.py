@@ -1,15 +1,16 @@
 """The application: what holds for every request, and the routes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
-from . import __version__, problems, routes
+from . import __version__, jobs_routes, problems, routes
 from .api_keys import KeyFile
 from .engine import MakeEngine
 from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
+from .rate_limit import LimitRate
 from .service import Service
 from .settings import Settings
 
@@ -18,7 +19,12 @@ ROUTERS = (routes.plain, routes.router)
 
 def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
     """The application. Its models are loaded when it starts, not here."""
-    service = Service(settings, make_engine)
+    routers = (*ROUTERS, jobs_routes.router) if settings.jobs else ROUTERS
+    return assemble(settings, Service(settings, make_engine), routers)
+
+
+def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter]) -> FastAPI:
+    """An application of these routes around a service, which starts and ends with it."""
     app = FastAPI(
         title="genai-inference",
         version=__version__,
@@ -29,12 +35,15 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics),
             Middleware(Authenticate, keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None),
-            Middleware(LimitBody, limit=settings.max_body_bytes),
+            Middleware(
+                LimitRate, per_second=settings.rate_per_second, burst=settings.rate_burst, metrics=service.metrics
+            ),
+            Middleware(LimitBody, limit=settings.max_body_bytes, seconds=settings.receive_seconds),
         ],
     )
     app.state.service = service
     problems.install(app)
-    for router in ROUTERS:
+    for router in routers:
         app.include_router(router)
     return app
 

@@ -12,6 +12,7 @@ class Lifecycle:
     loaded: bool = False
     failure: ModelError | None = None
     draining: bool = False
+    drained: bool = False  # nothing is left to wait for: only a worker knows that of itself
     # What does not work although requests are answered: {part: reason}.
     degraded: dict[str, str] = field(default_factory=dict)
 

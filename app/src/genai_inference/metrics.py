@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from .job_metrics import JobMetrics
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 FINE_BUCKETS = (0.0001, 0.00025, 0.0005, *BUCKETS)
@@ -66,6 +68,21 @@ class Metrics:
         self._stores = Counter(
             "genai_store_failures", "Times that Redis or PostgreSQL did not answer", ["store"], registry=registry
         )
+        self.jobs = JobMetrics(registry)
+
+        self._cache = Counter(
+            "genai_cache_requests",
+            "Predictions of models with a cache: local_hit, redis_hit, miss, joined, bypass",
+            ["model", "result"],
+            registry=registry,
+        )
+        self.cache_bytes = Gauge("genai_cache_local_bytes", "Memory that kept answers take", registry=registry)
+        self.rate_limited = Counter(
+            "genai_rate_limited", "Requests refused because their client sent too many", registry=registry
+        )
+
+    def cached(self, model: str, result: str) -> None:
+        self._cache.labels(model, result).inc()
 
     def store_failed(self, store: str) -> None:
         self._stores.labels(store).inc()

@@ -1,5 +1,6 @@
 """Pure ASGI middleware: what holds for every request, whatever its route."""
 
+import asyncio
 import logging
 import time
 from http import HTTPStatus
@@ -99,20 +100,32 @@ class Authenticate:
 
 
 class LimitBody:
-    """Refuses a body over `limit` bytes, by its declared length or, if it has none, once that many bytes came."""
+    """Refuses a body over `limit` bytes, by its declared length or, if it has none, once that many bytes came, and one
+    that takes longer than `seconds` to come.
+    """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        received = 0
+        received, complete = 0, False
+        until = time.monotonic() + self._seconds
 
         async def count() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:  # whoever asks now waits for the client to leave
+                return await receive()
+            try:
+                async with asyncio.timeout(until - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"The body did not come within {self._seconds:g} s."
+                raise HTTPException(408, detail, {"Connection": "close"}) from None
+            complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._limit:
                 raise HTTPException(413, self._refusal, {"Connection": "close"})

@@ -118,6 +118,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def all_devices() -> list[str]:
+    """Every GPU that this process sees, or else the CPU."""
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+
+
 def memory_in_use(device: torch.device) -> int | None:
     """Bytes of GPU memory that this process holds; None on a CPU."""
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else None

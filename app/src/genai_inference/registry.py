@@ -2,14 +2,16 @@
 place in one assignment: all of it, or, if anything cannot be loaded, nothing.
 """
 
+import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
+from . import __version__
 from .batching import Batcher, Device
 from .engine import Engine, MakeEngine
 from .lifecycle import Lifecycle
@@ -38,6 +40,12 @@ class Model:
     @property
     def wanted(self) -> Wanted:
         return self.config, self.fingerprint
+
+    @cached_property
+    def identity(self) -> bytes:
+        """32 bytes, the same for models that answer the same: what the card says, and the number format."""
+        what = f"{__version__}\0{self.config.dtype}\0{self.card.model_dump_json()}"
+        return hashlib.sha256(what.encode()).digest()
 
 
 def fingerprint(folder: Path) -> Fingerprint:

@@ -1,15 +1,15 @@
 """Predictions, the catalog, and what probes, scrapers and people ask of a process."""
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import Receive
 
-from . import __version__, bodies, codec
+from . import __version__, bodies, cached, codec
 from .batching import Abandoned
-from .engine import Probabilities
 from .registry import Model
 from .schemas import (
     Catalog,
@@ -28,6 +28,7 @@ from .service import NAME, PROBLEMS, PlainRoute, Service, ServiceDep, service_of
 router = APIRouter()
 plain = APIRouter(route_class=PlainRoute)
 
+T = TypeVar("T")
 TIMEOUT_HEADER = "x-request-timeout-ms"
 # A client is looked after only once its request has waited this long: sooner, that costs more than it can save.
 PATIENCE_SECONDS = 0.02
@@ -37,6 +38,12 @@ TIMEOUT = {
     "in": "header",
     "description": "Milliseconds this request may take; no more than the model's own deadline.",
     "schema": {"type": "integer", "minimum": 1},
+}
+CACHE_CONTROL = {
+    "name": "cache-control",
+    "in": "header",
+    "description": "For a model with a cache: `no-cache` has the answer computed anew, `no-store` also not kept.",
+    "schema": {"type": "string"},
 }
 BODY = {
     "required": True,
@@ -50,12 +57,12 @@ BODY = {
 @plain.post(
     "/v1/predict",
     responses={200: {"model": PredictResponse}, **PROBLEMS},
-    openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]},
+    openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT, CACHE_CONTROL]},
 )
 @plain.post(
     "/v1/models/{name}:predict",  # the path and the JSON of KServe's V1 protocol and of TensorFlow Serving
     responses={200: {"model": PredictResponse}, **PROBLEMS},
-    openapi_extra={"requestBody": BODY, "parameters": [NAME, TIMEOUT]},
+    openapi_extra={"requestBody": BODY, "parameters": [NAME, TIMEOUT, CACHE_CONTROL]},
 )
 async def predict(request: Request) -> Response:
     """Classifies images: JSON, one raw tensor, or one picture."""
@@ -65,6 +72,9 @@ async def predict(request: Request) -> Response:
     model = service.model(request.path_params.get("name"))
     seconds = _seconds(headers.get(TIMEOUT_HEADER), model.config.deadline_seconds)
     body = await request.body()
+    if model.config.cache_ttl_seconds:
+        asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), seconds)
+        return await cached.predict(service, model, asked, partial(_unless_abandoned, receive=request.receive))
     model.batcher.check_room()
     batch = await service.decode(model, kind, body)
     probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), request.receive)
@@ -82,7 +92,7 @@ def _seconds(header: str | None, most: float) -> float:
     return min(most, int(header) / 1000)
 
 
-async def _unless_abandoned(answer: "asyncio.Future[Probabilities]", receive: Receive) -> Probabilities:
+async def _unless_abandoned(answer: "asyncio.Future[T]", receive: Receive) -> T:
     """The answer; or Abandoned, once the client has closed its connection."""
     loop = asyncio.get_running_loop()
     watching: list[asyncio.Task[None]] = []
@@ -133,6 +143,7 @@ def _entry(model: Model, service: Service) -> dict[str, Any]:
         "max_batch_size": config.max_batch_size,
         "max_queue": config.queue_bound,
         "deadline_seconds": config.deadline_seconds,
+        "cache_ttl_seconds": config.cache_ttl_seconds,
         "load_seconds": round(model.load_seconds, 3),
     }
 
@@ -155,6 +166,8 @@ async def ready(service: ServiceDep) -> JSONResponse:
 @router.get("/metrics", response_class=Response)
 async def metrics(service: ServiceDep) -> Response:
     """Prometheus' text format."""
+    if service.jobs is not None:
+        await service.jobs.measure()
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 

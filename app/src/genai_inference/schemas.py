@@ -1,6 +1,6 @@
 """The bodies of requests and responses."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -76,6 +76,7 @@ class ModelEntry(BaseModel):
     max_batch_size: int
     max_queue: int
     deadline_seconds: float
+    cache_ttl_seconds: float
     load_seconds: float
 
 
@@ -122,3 +123,32 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+class JobError(BaseModel):
+    """Why a job failed, as the problem details of a request that fails like that."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+class JobDocument(BaseModel):
+    """A job. Times are seconds since 1970; `attempts` counts how often a worker began it."""
+
+    id: str
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    kind: str
+    model: str
+    gpus: int | None
+    instances: int
+    attempts: int
+    cancel_requested: bool
+    worker: str | None
+    created: float
+    started: float | None
+    finished: float | None
+    deadline: float | None
+    error: JobError | None
+    result: PredictResponse | None

@@ -9,18 +9,20 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from . import bodies, problems
+from .cache import Cache
 from .engine import Batch, MakeEngine
+from .jobs import Jobs
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .registry import Model, Registry
 from .schemas import Problem
-from .settings import Settings, read_models
+from .settings import ModelConfig, Settings, read_models
 from .stores import Postgres, Redis
 
 MOST_DECODING = 16
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
-    for status in (400, 401, 404, 413, 415, 422, 429, 503, 504)
+    for status in (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
 }
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -38,16 +40,20 @@ class PlainRoute(APIRoute):
 class Service:
     """What the routes work with: one for each application. `redis` and `postgres` are None where none is configured."""
 
-    def __init__(self, settings: Settings, make_engine: MakeEngine) -> None:
+    def __init__(
+        self, settings: Settings, make_engine: MakeEngine, read: Callable[[Settings], list[ModelConfig]] = read_models
+    ) -> None:
         self.settings = settings
         self.lifecycle = Lifecycle()
         self.metrics = Metrics()
         self.registry = Registry(
-            partial(read_models, settings), make_engine, self.lifecycle, self.metrics, settings.reload_seconds
+            partial(read, settings), make_engine, self.lifecycle, self.metrics, settings.reload_seconds
         )
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
+        self.jobs = Jobs(self.redis, settings, self.metrics.jobs) if settings.jobs and self.redis else None
         self._images = 0
 
     async def start(self) -> None:
@@ -55,6 +61,7 @@ class Service:
 
     async def close(self) -> None:
         self.registry.close()
+        await self.cache.close()
         for store in (self.redis, self.postgres):
             if store is not None:
                 await store.close()

@@ -43,6 +43,20 @@ def _url(*schemes: str) -> Callable[[SecretStr], SecretStr]:
     return check
 
 
+def _needs_redis(jobs: bool, others: ValidationInfo) -> bool:
+    if jobs and others.data.get("redis_url", "") is None:
+        raise ValueError(f"{PREFIX}REDIS_URL must be set too")
+    return jobs
+
+
+def _outlives_heartbeats(seconds: float, others: ValidationInfo) -> float:
+    """One heartbeat that is late must not cost a worker its job."""
+    least = 3 * others.data.get("worker_heartbeat_seconds", 0.0)
+    if seconds < least:
+        raise ValueError(f"at least three heartbeats ({least:g}) expected")
+    return seconds
+
+
 class ModelOptions(BaseModel):
     """How a model is served. Each is a setting of the service, which an entry of the models file may override."""
 
@@ -55,6 +69,7 @@ class ModelOptions(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     compile: bool = False
     warm_up: Annotated[int, Field(ge=0, le=100)] = 1
+    cache_ttl_seconds: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> "ModelOptions":
@@ -95,12 +110,25 @@ class Settings(ModelOptions, BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    receive_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
     api_keys_file: Path | None = None
     # They may hold a password, so they are never shown.
     redis_url: Annotated[SecretStr, AfterValidator(_url("redis", "rediss", "unix"))] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "postgres"))] | None = None
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.5
+    cache_local_bytes: Annotated[int, Field(ge=0, le=2**36)] = 64 * 2**20
+    rate_per_second: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 0.0
+    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    jobs: Annotated[bool, AfterValidator(_needs_redis)] = False
+    job_result_seconds: Annotated[int, Field(ge=1, le=90 * 86400)] = 86400
+    jobs_max_queued: Annotated[int, Field(ge=1, le=10**6)] = 1000
+    worker_queue: Literal["standard", "blueprint"] = "standard"
+    worker_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    worker_heartbeat_seconds: Annotated[float, Field(ge=0.05, le=600, allow_inf_nan=False)] = 5.0
+    worker_lease_seconds: Annotated[
+        float, Field(ge=0.15, le=3600, allow_inf_nan=False), AfterValidator(_outlives_heartbeats)
+    ] = 20.0
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from .lifecycle import Lifecycle
@@ -111,9 +112,12 @@ class Redis(Store):
         super().__init__(lifecycle, metrics, seconds)
         import redis.asyncio
 
-        self._errors = (*GONE, redis.ConnectionError, redis.TimeoutError)
+        # The last two: a member that has just been demoted, and one whose memory is full.
+        unwilling = (redis.ReadOnlyError, redis.exceptions.OutOfMemoryError)
+        self._errors = (*GONE, redis.ConnectionError, redis.TimeoutError, *unwilling)
         # No retries of its own: the breaker decides when to try again.
         self._redis = redis.asyncio.Redis.from_url(url, socket_connect_timeout=seconds, retry=None)
+        self._dropping: asyncio.Future[None] | None = None
 
     def _away(self) -> tuple[type[BaseException], ...]:
         return self._errors
@@ -121,7 +125,18 @@ class Redis(Store):
     async def _client(self) -> Any:  # noqa: ANN401
         return self._redis
 
+    def _drop(self) -> None:
+        if self._dropping is None or self._dropping.done():
+            self._dropping = asyncio.ensure_future(self._disconnect_idle())
+
+    async def _disconnect_idle(self) -> None:
+        """They may be dead as well, and each would first have to fail."""
+        with suppress(*self._errors):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+
     async def close(self) -> None:
+        if self._dropping is not None:
+            await self._dropping
         await self._redis.aclose()
 
 

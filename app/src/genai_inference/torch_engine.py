@@ -10,6 +10,13 @@ from .model import ModelCard, ModelError, read_card
 from .settings import ModelConfig
 
 
+def all_devices() -> list[str]:
+    """Every GPU, or else the CPU."""
+    from . import network
+
+    return network.all_devices()
+
+
 class TorchEngine:
     """See Engine. Making one is cheap: torch is imported by `load`."""
 

@@ -57,3 +57,18 @@ def test_one_that_goes_away_is_noticed_and_used_again(
 
     asyncio.run(story())
     assert f'genai_store_failures_total{{store="{fixture.split("_")[0]}"}}'.encode() in metrics.exposition()
+
+
+def test_connections_that_died_with_redis_do_not_fail_one_after_another(redis_server: Backing) -> None:
+    async def story() -> None:
+        store, ask = _redis(redis_server.url, Lifecycle(), Metrics())
+        await asyncio.gather(*[ask() for _ in range(8)])
+        redis_server.stop()
+        with pytest.raises(Away):
+            await ask()
+        redis_server.start()
+        await asyncio.sleep(RETRY_SECONDS * 1.1)
+        assert all(await asyncio.gather(*[ask() for _ in range(8)]))
+        await store.close()
+
+    asyncio.run(story())

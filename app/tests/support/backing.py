@@ -83,6 +83,18 @@ def redis_server(tmp_path: Path) -> Iterator[Backing]:
     server.stop()
 
 
+@pytest.fixture
+def durable_redis(tmp_path: Path) -> Iterator[Backing]:
+    """An empty Redis that keeps what it has acknowledged, whatever happens to it."""
+    port = free_port()
+    command = [_found("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    keeping = ["--appendonly", "yes", "--appendfsync", "always"]
+    server = Backing([*command, *keeping], port, f"redis://127.0.0.1:{port}/0")
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[Path]:
     """A new PostgreSQL cluster's folder."""

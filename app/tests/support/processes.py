@@ -17,7 +17,7 @@ from waiting import LIMIT_SECONDS, eventually
 
 @dataclass
 class Server:
-    """A running serve_stub.py."""
+    """A running serve_stub.py or work_stub.py."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers, and ends those that still run after the test."""
     servers: list[Server] = []
 
-    def run(mode: str = "0.02", drain_seconds: float = 300, **settings: str) -> Server:
+    def run(mode: str = "0.02", drain_seconds: float = 300, script: str = "serve_stub.py", **settings: str) -> Server:
         log = tmp_path / f"{len(servers)}.log"
         variables = {
             "GENAI_HOST": "127.0.0.1",
@@ -62,9 +62,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
             **settings,
         }
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
-        script = Path(__file__).with_name("serve_stub.py")
+        program = str(Path(__file__).with_name(script))
         with log.open("wb") as out:
-            process = subprocess.Popen([sys.executable, str(script), mode], env=environment, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                [sys.executable, program, *mode.split()], env=environment, stdout=out, stderr=out
+            )
         servers.append(Server(process, 0))
         eventually(lambda: "listening" in log.read_text() or process.poll() is not None, "listening")
         assert process.poll() is None, log.read_text()

@@ -1,0 +1,213 @@
+"""Jobs as the API sees them: predictions asked for now, and computed by a worker later. All state is in Redis."""
+
+import hashlib
+import io
+import json
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from . import codec, job_scripts, problems
+from .engine import Batch
+from .job_metrics import JobMetrics
+from .model import WORD, ModelCard
+from .schemas import PredictRequest
+from .settings import Settings
+from .stores import Away, Redis
+
+GROUP = "workers"
+QUEUES = {"predict": "standard", "blueprint": "blueprint"}
+KEY = re.compile(r'("?)([A-Za-z0-9._:-]{1,128})\1')
+# The answer has a number for each label of each instance: about 20 bytes each, in one value of Redis.
+MOST_PROBABILITIES = 1_000_000
+MOST_SECONDS = 7 * 86400.0
+BULK_SECONDS = 5.0  # that the largest inputs and results may take on their way
+PUBLIC = (
+    *("id", "status", "kind", "model", "gpus", "instances", "attempts", "cancel", "worker"),
+    *("created", "started", "finished", "deadline", "reason", "detail"),
+)
+REASONS = {
+    "input": (422, "The input does not fit the model"),
+    "deadline": (504, "Deadline passed"),
+    "model": (404, "No such model"),
+    "attempts": (500, "Given up"),
+    "result": (500, "Result too large"),
+}
+
+
+class JobRequest(BaseModel):
+    """What shall be computed. `gpus`: devices of the worker that a blueprint job may use at once, by default all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(pattern=WORD)] | None = None
+    kind: Literal["predict", "blueprint"] = "predict"
+    input: PredictRequest
+    gpus: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    deadline_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False, strict=True)] | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _one_device_for_a_prediction(cls, gpus: int | None, others: ValidationInfo) -> int | None:
+        if gpus is not None and gpus > 1 and others.data.get("kind") == "predict":
+            raise PydanticCustomError("gpus", 'only a job of kind "blueprint" may use more than one')
+        return gpus
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job that has been checked: `tensor` is its input, an .npy file."""
+
+    request: JobRequest
+    tensor: bytes
+    fingerprint: str
+
+
+class QueueIsFull(Exception):  # an answer, not an accident
+    """As many jobs wait as may."""
+
+
+class OtherBody(Exception):
+    """This client used the idempotency key before, for something else."""
+
+
+def job_key(job: str) -> str:
+    return f"genai:job:{job}"
+
+
+def stream_key(queue: str) -> str:
+    return f"genai:jobs:{queue}"
+
+
+def idempotency_key(client: str, key: str) -> str:
+    """Where a client's key is kept: hashed, for two clients' keys must not meet whatever is in them."""
+    return "genai:jobs:key:" + hashlib.sha256(f"{client}\0{key}".encode()).hexdigest()
+
+
+def parse(body: bytes) -> JobRequest:
+    """The request in a body; HTTPException names what does not fit."""
+    try:
+        return JobRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise problems.invalid(error.errors()[0]) from None
+
+
+def prepare(request: JobRequest, card: ModelCard) -> NewJob:
+    """The job with its instances as the model takes them; InputError names what does not fit."""
+    most = max(1, MOST_PROBABILITIES // len(card.labels))
+    if len(request.input.instances) > most:
+        raise codec.InputError(f"input.instances: at most {most} in one job, got {len(request.input.instances)}")
+    tensor = to_npy(codec.from_instances(card.input, request.input.instances))
+    asked = json.dumps([request.model, request.kind, request.gpus, request.deadline_seconds]).encode()
+    return NewJob(request, tensor, hashlib.sha256(asked + b"\0" + tensor).hexdigest())
+
+
+def to_npy(batch: Batch) -> bytes:
+    file = io.BytesIO()
+    np.save(file, batch, allow_pickle=False)
+    return file.getvalue()
+
+
+def error_of(reason: str, detail: str) -> dict[str, Any]:
+    """Why a job failed, as the problem details of a request that fails like that."""
+    status, title = REASONS[reason]
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
+
+
+def document(fields: dict[str, str]) -> dict[str, Any]:
+    """A job as its client sees it, without its result; times are seconds since 1970."""
+    times = {name: float(fields[name]) if name in fields else None for name in ("created", "started", "finished")}
+    return {
+        "id": fields["id"],
+        "status": fields["status"],
+        "kind": fields["kind"],
+        "model": fields["model"],
+        "gpus": int(fields["gpus"]) or None,
+        "instances": int(fields["instances"]),
+        "attempts": int(fields["attempts"]),
+        "cancel_requested": fields["cancel"] == "1",
+        "worker": fields.get("worker") or None,
+        **times,
+        "deadline": float(fields["deadline"]) if "deadline" in fields else None,
+        "error": error_of(fields["reason"], fields["detail"]) if fields.get("reason") else None,
+    }
+
+
+class Jobs:
+    """The API's side. Every method raises Away while Redis does not answer."""
+
+    def __init__(self, redis: Redis, settings: Settings, metrics: JobMetrics) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._metrics = metrics
+
+    async def submit(self, new: NewJob, model: str, client: str, key: str, request_id: str) -> tuple[str, bool]:
+        """The job's id, and whether it is new: a `key` that is not empty finds the job it was used for before.
+
+        OtherBody if that was another one; QueueIsFull.
+        """
+        request, settings = new.request, self._settings
+        fields = {
+            "kind": request.kind,
+            "model": model,
+            "gpus": request.gpus or 0,
+            "instances": len(request.input.instances),
+            "client": client,
+            "request_id": request_id,
+            "input": new.tensor,
+        }
+        kept, job = idempotency_key(client, key) if key else "", uuid.uuid4().hex
+        answer, *found = await self._script(
+            job_scripts.SUBMIT,
+            [job_key(job), stream_key(QUEUES[request.kind]), kept],
+            [GROUP, settings.jobs_max_queued, job, new.fingerprint, request.deadline_seconds or ""]
+            + [part for field in fields.items() for part in field],
+        )
+        if answer == b"full":
+            raise QueueIsFull
+        if answer == b"other":
+            raise OtherBody
+        if answer == b"created":
+            self._metrics.submitted.labels(request.kind).inc()
+        return found[0].decode(), bool(answer == b"created")
+
+    async def find(self, job: str, client: str) -> dict[str, str] | None:
+        """The fields of this client's job; None if it has none of this id."""
+        values = await self._redis.call(lambda redis: redis.hmget(job_key(job), ["client", *PUBLIC]))
+        if values[0] is None or values[0].decode() != client:
+            return None
+        found = zip(PUBLIC, values[1:], strict=True)
+        return {name: value.decode() for name, value in found if value is not None}
+
+    async def result(self, job: str) -> bytes | None:
+        """The JSON of a PredictResponse, once the job has succeeded."""
+        seconds = self._settings.store_timeout_seconds + BULK_SECONDS
+        found: bytes | None = await self._redis.call(lambda redis: redis.hget(job_key(job), "result"), seconds)
+        return found
+
+    async def cancel(self, job: str, kind: str, client: str) -> str:
+        """none, cancelled, asked (it is running), already (cancelled) or finished."""
+        keys = [job_key(job), stream_key(QUEUES[kind])]
+        answer = await self._script(job_scripts.CANCEL, keys, [GROUP, client, self._settings.job_result_seconds])
+        if answer == b"cancelled":
+            self._metrics.ended.labels(kind, "cancelled").inc()
+        found: str = answer.decode()
+        return found
+
+    async def measure(self) -> None:
+        """Brings the gauges of the queues up to date, or empties them."""
+        idle = int(self._settings.worker_lease_seconds * 1000)
+        try:
+            for queue in QUEUES.values():
+                waiting, running = await self._script(job_scripts.DEPTH, [stream_key(queue)], [GROUP, idle])
+                self._metrics.depth(queue, waiting, running)
+        except Away:
+            self._metrics.depth_unknown()
+
+    async def _script(self, script: str, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401  # of Lua
+        return await self._redis.call(lambda redis: redis.register_script(script)(keys, arguments))

@@ -1,0 +1,145 @@
+"""/v1/jobs: predictions that are asked for now and computed by a worker later. They exist with GENAI_JOBS only."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pydantic_core
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from . import bodies, jobs, request_id
+from .schemas import JobDocument, PredictResponse
+from .service import PROBLEMS, PlainRoute, Service, service_of
+from .stores import RETRY_SECONDS, Away
+
+FULL_SECONDS = 10  # a worker needs that long for some jobs; nobody knows how long these take
+KEY_HEADER = "idempotency-key"
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Makes it safe to send a job again. 1 to 128 letters, digits, . _ : or -.",
+    "schema": {"type": "string", "pattern": jobs.KEY.pattern},
+}
+ID = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
+BODY = {"required": True, "content": {"application/json": {"schema": jobs.JobRequest.model_json_schema()}}}
+
+
+class JobRoute(PlainRoute):
+    """A route that needs Redis: 503 while it is away."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await inner(request)
+            except Away:
+                headers = {"Retry-After": f"{RETRY_SECONDS:.0f}"}
+                raise HTTPException(503, "Jobs are not available at the moment.", headers) from None
+
+        return handler
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: PROBLEMS[status] for status in statuses}
+
+
+router = APIRouter(route_class=JobRoute)
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    responses={
+        202: {"model": JobDocument},
+        200: {"model": JobDocument},
+        **_refusals(400, 401, 404, 413, 415, 422, 429, 503),
+    },
+    openapi_extra={"requestBody": BODY, "parameters": [KEY]},
+)
+async def submit(request: Request) -> Response:
+    """Accepts a job: 202, or 200 with the job for which this client used the same Idempotency-Key before."""
+    key = _key(request.headers.get(KEY_HEADER))
+    if bodies.media_type(request.headers.get("content-type", ""), "identity") != "application/json":
+        raise HTTPException(415, "Content-Type must be application/json.")
+    asked = await asyncio.to_thread(jobs.parse, await request.body())
+    model = service_of(request).model(asked.model)
+    new = await asyncio.to_thread(jobs.prepare, asked, model.card)  # beside the loop, which answers predictions
+    try:
+        job, created = await _jobs(request).submit(
+            new, model.card.name, _client(request), key, request_id.current.get()
+        )
+    except jobs.OtherBody:
+        raise HTTPException(422, "Idempotency-Key: it was used before, with another body.") from None
+    except jobs.QueueIsFull:
+        detail = f"Too many jobs are waiting; try again in {FULL_SECONDS} s."
+        raise HTTPException(429, detail, {"Retry-After": str(FULL_SECONDS)}) from None
+    return await _answer(request, job, 202 if created else 200)
+
+
+@router.get("/v1/jobs/{job}", responses={200: {"model": JobDocument}, **_refusals(401, 404, 503)})
+async def job(request: Request) -> Response:
+    """How a job is getting on, with its result once it has succeeded."""
+    return await _answer(request, request.path_params["job"], 200)
+
+
+@router.get("/v1/jobs/{job}/result", responses={200: {"model": PredictResponse}, **_refusals(401, 404, 503)})
+async def result(request: Request) -> Response:
+    """The predictions of a job that has succeeded; 404 until then."""
+    found = await _found(request, request.path_params["job"])
+    predictions = await _jobs(request).result(found["id"])
+    if predictions is None:
+        raise HTTPException(404, f"There is no result: the job is {found['status']}.")
+    return Response(predictions, media_type="application/json")
+
+
+@router.delete(
+    "/v1/jobs/{job}",
+    responses={200: {"model": JobDocument}, 202: {"model": JobDocument}, **_refusals(401, 404, 503)}
+    | {409: PROBLEMS[404]},
+)
+async def cancel(request: Request) -> Response:
+    """Cancels a job: at once while it waits (200), between two batches while it runs (202); 409 if it is finished."""
+    found = await _found(request, request.path_params["job"])
+    state = await _jobs(request).cancel(found["id"], found["kind"], _client(request))
+    if state == "finished":
+        raise HTTPException(409, "The job is finished.")
+    return await _answer(request, found["id"], 202 if state == "asked" else 200)
+
+
+def _key(header: str | None) -> str:
+    """The idempotency key, with or without the quotes of the draft standard; empty if there is none."""
+    if header is None:
+        return ""
+    match = jobs.KEY.fullmatch(header)
+    if match is None:
+        raise HTTPException(422, "Idempotency-Key: 1 to 128 letters, digits, '.', '_', ':' or '-' expected")
+    return match[2]
+
+
+def _client(request: Request) -> str:
+    """Whose jobs these are: everybody's where nobody needs a key."""
+    name: str = request.scope.get("client_name", "")
+    return name
+
+
+def _jobs(request: Request) -> jobs.Jobs:
+    service: Service = service_of(request)
+    assert service.jobs is not None  # noqa: S101  # the routes are there only with GENAI_JOBS
+    return service.jobs
+
+
+async def _found(request: Request, job: str) -> dict[str, str]:
+    found = await _jobs(request).find(job, _client(request))
+    if found is None:
+        raise HTTPException(404, "No such job.")
+    return found
+
+
+async def _answer(request: Request, job: str, status: int) -> Response:
+    """The document of a job, into which its result goes as the bytes that the worker wrote."""
+    found = await _found(request, job)
+    body = pydantic_core.to_json(jobs.document(found))
+    predictions = await _jobs(request).result(job) if found["status"] == "succeeded" else None
+    body = body[:-1] + b',"result":' + (predictions or b"null") + b"}"
+    return Response(body, status, {"Location": f"/v1/jobs/{job}"}, "application/json")
