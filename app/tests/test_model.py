@@ -37,6 +37,11 @@ def test_a_whole_package(package: Path) -> None:
     assert read_weights(package, card) == WEIGHTS
 
 
+def test_a_package_under_another_name(package: Path) -> None:
+    own, renamed = read_card(package), read_card(package, "other")
+    assert renamed == own.model_copy(update={"name": "other"}) != own
+
+
 @pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors"])
 def test_missing_file(package: Path, name: str) -> None:
     (package / name).unlink()

@@ -41,7 +41,7 @@ class Shelf:
         name, version = config.dir.parts[-2:]
         key = f"{name}/{version}"
         failure = ModelError(config.dir, "broken") if key in self.broken else None
-        engine = StubEngine(failure=failure, card=CARD.model_copy(update={"name": name, "version": version}))
+        engine = StubEngine(failure=failure, card=CARD.model_copy(update={"name": config.name or name, "version": version}))
         if not version.startswith("slow"):
             engine.may_load.set()
         self.engines[key] = engine
@@ -223,7 +223,18 @@ def test_the_same_name_twice_ends_the_start(shelf: Shelf, start: Callable[[], Te
     assert client.get("/ready").json()["reason"] == expected
 
 
+def test_one_package_under_two_names(shelf: Shelf, start: Callable[[], TestClient]) -> None:
+    shelf.write({"dir": "a/1"}, {"dir": "a/1", "name": "a-small", "max_batch_size": 2})
+    client = start()
+    eventually(lambda: ready(client), "ready")
+    assert served(client) == [("a", "1"), ("a-small", "1")]
+    assert client.post("/v1/models/a-small:predict", json=ONE).json()["model"] == {"name": "a-small", "version": "1"}
+    assert client.get("/v1/models/a-small").json()["max_batch_size"] == 2
+    assert 'genai_model_info{name="a-small",version="1"} 1.0' in client.get("/metrics").text
+
+
 FILES = {
+    "bad name": ("models: [{dir: a, name: a b}]", "models.0.name: String should match pattern"),
     "missing": (None, "no such file or directory"),
     "not YAML": ("models: [", "not valid YAML: "),
     "empty": ("", "content: Input should be a valid dictionary"),

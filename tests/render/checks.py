@@ -17,7 +17,13 @@ NO_SCHEMA = {
     "route.openshift.io/v1": "an API of OpenShift's own; its references are checked as those of every other object",
     "templates.gatekeeper.sh/v1": "Gatekeeper's; `make manifests` has its own gator read it",
     "constraints.gatekeeper.sh/v1beta1": "made by Gatekeeper from the templates; gator reads them too",
+    "keda.sh/v1alpha1": "KEDA's; what it scales is checked as of an autoscaler",
+    "gateway.networking.k8s.io/v1": "the Gateway API's; its backends are checked as those of an Ingress",
+    "networking.istio.io/v1": "Istio's; its destinations are checked too",
 }
+
+# Named by the variants and made by whoever deploys: Secrets with URLs and keys, claims with data.
+GIVEN = {("Secret", f"inference-{what}") for what in ("redis", "postgres", "keys", "s3")} | {("PersistentVolumeClaim", "models")}
 
 Manifests = t.Sequence[dict]
 Check = t.Callable[[Manifests], list[str]]
@@ -300,10 +306,10 @@ def network_policies(manifests: Manifests) -> list[str]:
 
 
 def autoscalers(manifests: Manifests) -> list[str]:
-    """The target has to be in the bundle, and request what the autoscaler steers by."""
+    """The target has to be in the bundle, and request what the autoscaler steers by. KEDA's objects name their target the same way."""
     problems = []
     for manifest in manifests:
-        if manifest["kind"] != "HorizontalPodAutoscaler":
+        if manifest["kind"] not in ("HorizontalPodAutoscaler", "ScaledObject"):
             continue
         target = manifest["spec"]["scaleTargetRef"]
         found = _find(manifests, manifest, target["kind"], target["name"])
@@ -317,9 +323,11 @@ def autoscalers(manifests: Manifests) -> list[str]:
 
 
 def _backends(manifest: dict) -> list[tuple[str, t.Any]]:
-    """Services, and their ports, that an Ingress or a Route leads to."""
-    if manifest["kind"] == "Route":
-        return [(dig(manifest, "spec.to.name"), dig(manifest, "spec.port.targetPort"))]
+    """Services, and their ports, that an Ingress, a Route, an HTTPRoute, a VirtualService or a DestinationRule leads to."""
+    return _BACKENDS[manifest["kind"]](manifest)
+
+
+def _of_ingress(manifest: dict) -> list[tuple[str, t.Any]]:
     rules = [path["backend"] for rule in dig(manifest, "spec.rules", []) for path in dig(rule, "http.paths", [])]
     default = dig(manifest, "spec.defaultBackend")
     return [
@@ -328,11 +336,35 @@ def _backends(manifest: dict) -> list[tuple[str, t.Any]]:
     ]
 
 
+def _of_route(manifest: dict) -> list[tuple[str, t.Any]]:
+    return [(each["name"], dig(manifest, "spec.port.targetPort")) for each in [manifest["spec"]["to"], *(manifest["spec"].get("alternateBackends") or [])]]
+
+
+def _of_http_route(manifest: dict) -> list[tuple[str, t.Any]]:
+    return [(each["name"], each.get("port")) for rule in manifest["spec"]["rules"] for each in rule["backendRefs"]]
+
+
+def _of_virtual_service(manifest: dict) -> list[tuple[str, t.Any]]:
+    found = [each["destination"] for rule in manifest["spec"]["http"] for each in rule["route"]]
+    return [(_service(manifest, each["host"]), dig(each, "port.number")) for each in found]
+
+
+def _service(manifest: dict, host: str) -> str:
+    """The Service of the same namespace that a full host name means; the whole name where it means none."""
+    return host.removesuffix(f".{manifest['metadata']['namespace']}.svc.cluster.local")
+
+
+_BACKENDS: dict[str, t.Callable[[dict], list[tuple[str, t.Any]]]] = {
+    "Ingress": _of_ingress, "Route": _of_route, "HTTPRoute": _of_http_route, "VirtualService": _of_virtual_service,
+    "DestinationRule": lambda manifest: [(_service(manifest, manifest["spec"]["host"]), None)],
+}  # fmt: skip
+
+
 def entrances(manifests: Manifests) -> list[str]:
-    """Ingress and Route lead to a Service of the bundle and to a port of it. A Route may name the target port as well."""
+    """What leads requests leads to a Service of the bundle and to a port of it. A Route may name the target port as well."""
     problems = []
     for manifest in manifests:
-        if manifest["kind"] not in ("Ingress", "Route"):
+        if manifest["kind"] not in _BACKENDS:
             continue
         for name, port in _backends(manifest):
             service = _find(manifests, manifest, "Service", name)
@@ -371,7 +403,7 @@ def needs(manifests: Manifests) -> list[str]:
         f"{label(manifest)}: {kind} {name} is not in the bundle"
         for manifest, pod in pods(manifests)
         for kind, name in _needed(pod)
-        if _find(manifests, manifest, kind, name) is None
+        if _find(manifests, manifest, kind, name) is None and (kind, name) not in GIVEN
     ]
     namespaces = {m["metadata"]["name"] for m in manifests if m["kind"] == "Namespace"}
     wanted = {m["metadata"]["namespace"] for m in manifests if m["metadata"].get("namespace")}
@@ -401,6 +433,16 @@ CHECKS: dict[str, Check] = {
 CHECKSUM = "genai.platform/config-checksum"
 
 
+def _read_once(pod: dict) -> set[str]:
+    """ConfigMaps whose change a running pod does not see: in its environment, or mounted file by file."""
+    spec = pod["spec"]
+    single = {mount["name"] for c in containers(spec) for mount in c.get("volumeMounts") or [] if mount.get("subPath")}
+    followed = [volume for volume in spec.get("volumes") or [] if volume["name"] not in single]
+    in_folders = {dig(volume, "configMap.name") for volume in followed}
+    in_environment = {name for kind, name in _needed({"spec": {**spec, "volumes": []}}) if kind == "ConfigMap"}
+    return in_environment | ({name for kind, name in _needed(pod) if kind == "ConfigMap"} - in_folders)
+
+
 def settings_without_restart(before: Manifests, after: Manifests) -> list[str]:
     """ConfigMaps that changed while a pod that reads them kept its checksum: it would go on with the old settings."""
     pick: t.Callable[[Manifests], dict] = functools.partial(_by_label, kind="ConfigMap")
@@ -411,7 +453,7 @@ def settings_without_restart(before: Manifests, after: Manifests) -> list[str]:
         f"{label(manifest)}: {name} changed and the annotation {CHECKSUM} did not"
         for manifest, pod in pods(after)
         for name in sorted(changed)
-        if name in [f"ConfigMap {manifest['metadata'].get('namespace', '')}/{n}" for kind, n in _needed(pod) if kind == "ConfigMap"]
+        if name in [f"ConfigMap {manifest['metadata'].get('namespace', '')}/{n}" for n in _read_once(pod)]
         and label(manifest) in previous
         and _checksum(pod) == _checksum(previous[label(manifest)])
     ]

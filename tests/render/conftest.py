@@ -33,6 +33,6 @@ def render(inventory: str, target: pathlib.Path) -> dict[str, dict[str, dict[str
         pathlib.Path(sys.executable).parent / "ansible-playbook", HERE / "render.yml", "--extra-vars", f"render_file={target}",
         "--inventory", ROOT / "inventories" / inventory, "--inventory", HERE / "variants.yml",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230, check=False)
     assert done.returncode == 0, f"{inventory} does not render:\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
     return json.loads(target.read_text(encoding="utf-8"))

@@ -81,7 +81,23 @@ GOOD = """
 - apiVersion: route.openshift.io/v1
   kind: Route
   metadata: {name: app, namespace: ns}
-  spec: {host: app.example.com, to: {kind: Service, name: app}, port: {targetPort: http}}
+  spec: {host: app.example.com, to: {kind: Service, name: app}, alternateBackends: [{kind: Service, name: app}], port: {targetPort: http}}
+- apiVersion: keda.sh/v1alpha1
+  kind: ScaledObject
+  metadata: {name: app, namespace: ns}
+  spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: app}}
+- apiVersion: gateway.networking.k8s.io/v1
+  kind: HTTPRoute
+  metadata: {name: app, namespace: ns}
+  spec: {rules: [{backendRefs: [{name: app, port: 80, weight: 1}]}]}
+- apiVersion: networking.istio.io/v1
+  kind: VirtualService
+  metadata: {name: app, namespace: ns}
+  spec: {http: [{route: [{destination: {host: app.ns.svc.cluster.local, port: {number: 80}}}]}]}
+- apiVersion: networking.istio.io/v1
+  kind: DestinationRule
+  metadata: {name: app, namespace: ns}
+  spec: {host: app.ns.svc.cluster.local}
 """
 
 POD = "Deployment.spec.template.spec"
@@ -156,11 +172,18 @@ BAD: list[tuple[str, str, t.Any, str]] = [
     ("autoscalers", "HorizontalPodAutoscaler.spec.scaleTargetRef.name", "two", "Deployment two is not in the bundle"),
     ("autoscalers", "HorizontalPodAutoscaler.spec.scaleTargetRef.apiVersion", "apps/v1beta1", "is not in the bundle"),
     ("autoscalers", f"{CONTAINER}.resources.requests", {"memory": "1Gi"}, "steers by cpu"),
+    ("autoscalers", "ScaledObject.spec.scaleTargetRef.name", "two", "Deployment two is not in the bundle"),
     ("entrances", "Ingress.spec.rules.0.http.paths.0.backend.service.name", "two", "Service two is not in the bundle"),
     ("entrances", "Ingress.spec.rules.0.http.paths.0.backend.service.port.name", "http", "no port 'http'"),
     ("entrances", "Ingress.spec.defaultBackend", {"service": {"name": "two", "port": {"number": 80}}}, "Service two"),
     ("entrances", "Route.spec.to.name", "two", "Service two is not in the bundle"),
     ("entrances", "Route.spec.port.targetPort", "grpc", "no port 'grpc'"),
+    ("entrances", "Route.spec.alternateBackends.0.name", "two", "Service two is not in the bundle"),
+    ("entrances", "HTTPRoute.spec.rules.0.backendRefs.0.name", "two", "Service two is not in the bundle"),
+    ("entrances", "HTTPRoute.spec.rules.0.backendRefs.0.port", 8080, "no port 8080"),
+    ("entrances", "VirtualService.spec.http.0.route.0.destination.host", "app.other.svc.cluster.local", "app.other.svc.cluster.local is not in"),
+    ("entrances", "VirtualService.spec.http.0.route.0.destination.port.number", 8080, "no port 8080"),
+    ("entrances", "DestinationRule.spec.host", "two.ns.svc.cluster.local", "Service two is not in the bundle"),
     ("needs", "Namespace.metadata.name", "two", "Namespace ns"),
     ("needs", "ServiceAccount.metadata.name", "two", "ServiceAccount app"),
     ("needs", "ConfigMap.metadata.name", "two", "ConfigMap app"),
@@ -251,3 +274,21 @@ def test_settings_without_restart(level, checksum, problems):
     spoil(after, "ConfigMap.data.LEVEL", level)
     next(m for m in after if m["kind"] == "Deployment")["spec"]["template"]["metadata"]["annotations"][checks.CHECKSUM] = checksum
     assert len(checks.settings_without_restart(before, after)) == problems
+
+
+@pytest.mark.parametrize(("mount", "problems"), [({}, 0), ({"subPath": "LEVEL"}, 1)])
+def test_a_file_is_followed_unless_it_is_mounted_alone(mount, problems):
+    before = good()
+    spoil(before, f"{CONTAINER}.envFrom", [])
+    spoil(before, f"{POD}.volumes.0", {"name": "tmp", "configMap": {"name": "app"}})
+    spoil(before, f"{CONTAINER}.volumeMounts.0", {"name": "tmp", "mountPath": "/etc/app", **mount})
+    after = copy.deepcopy(before)
+    spoil(after, "ConfigMap.data.LEVEL", "debug")
+    assert len(checks.settings_without_restart(before, after)) == problems
+
+
+@pytest.mark.parametrize(("name", "problems"), [("inference-redis", 0), ("redis", 1)])
+def test_what_exists_already_need_not_be_in_the_bundle(name, problems):
+    manifests = good()
+    spoil(manifests, f"{CONTAINER}.env.0.valueFrom.secretKeyRef", {"name": name, "key": "url"})
+    assert len(checks.needs(manifests)) == problems

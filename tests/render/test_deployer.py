@@ -19,7 +19,8 @@ from ansible_collections.genai.platform.plugins.module_utils._types import Resou
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WRITES = ["create", "delete", "get", "list", "patch"]
 TABLE = yaml.safe_load((ROOT / "roles/deployer/vars/main.yml").read_text(encoding="utf-8"))
-SECTIONS = ("objects", "reads", "nodes", "grants", "openshift", "gatekeeper")
+USED = ("gatekeeper", "keda", "gateway", "istio")  # what only some inventories use; all the variants together do
+SECTIONS = ("objects", "reads", "nodes", "grants", "openshift", *USED)
 SCC = Ref("rbac.authorization.k8s.io", "ClusterRole", "", "system:openshift:scc:restricted-v2")
 
 
@@ -53,7 +54,7 @@ def needed(bundle: dict[str, list[dict]]) -> set[Need]:
 
 @pytest.mark.parametrize("distribution", ["kubernetes", "openshift"])
 def test_enough_for_every_inventory(rendered, distribution):
-    held = rules("objects", "reads", "nodes", "grants", "gatekeeper", *(["openshift"] if distribution == "openshift" else []))
+    held = rules("objects", "reads", "nodes", "grants", *USED, *(["openshift"] if distribution == "openshift" else []))
     for host, by_distribution in rendered.items():
         assert lines(need for need in needed(by_distribution[distribution]) if not covered(need, held)) == [], host
 
@@ -81,7 +82,7 @@ def test_no_kind_that_no_role_describes(rendered):
             found = re.findall(r"^apiVersion: (\S+)\nkind: (\w+)", template.read_text(encoding="utf-8"), re.MULTILINE)
             described |= {(api.rpartition("/")[0], plural(kind)) for api, kind in found}
     table = {
-        (group, resource) for rule in rules("objects", "openshift", "gatekeeper") if "bind" not in rule["verbs"]
+        (group, resource) for rule in rules("objects", "openshift", *USED) if "bind" not in rule["verbs"]
         for group, resource in itertools.product(rule["apiGroups"], rule["resources"])
         if group != "constraints.gatekeeper.sh" and "/" not in resource
     }  # fmt: skip

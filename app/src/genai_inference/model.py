@@ -73,11 +73,12 @@ class ModelCard(_Part):
         return self
 
 
-def read_card(model_dir: Path) -> ModelCard:
-    """The package's model.yaml, checked; ModelError names what is wrong with it."""
+def read_card(model_dir: Path, name: str | None = None) -> ModelCard:
+    """The package's model.yaml, checked; ModelError names what is wrong with it. `name`: what it is to be called instead."""
     path = model_dir / CARD_FILE
     try:
-        return ModelCard.model_validate(yaml.safe_load(_read(path)))
+        card = ModelCard.model_validate(yaml.safe_load(_read(path)))
+        return card.model_copy(update={"name": name}) if name else card
     except yaml.YAMLError as error:
         raise ModelError(path, " ".join(f"not valid YAML: {error}".split())) from None
     except ValidationError as error:

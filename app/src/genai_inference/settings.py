@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .model import ModelError
+from .model import ModelError, Word
 
 PREFIX = "GENAI_"
 QUEUED_BATCHES = 8
@@ -119,6 +119,7 @@ class ModelConfig(ModelOptions):
     """One model to serve: its package, and how."""
 
     dir: Path
+    name: Word | None = None  # None: as the package says
 
     @model_validator(mode="before")
     @classmethod

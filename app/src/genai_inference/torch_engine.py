@@ -32,7 +32,7 @@ class TorchEngine:
 
     def load(self) -> ModelCard:
         config = self._config
-        card = read_card(config.dir)
+        card = read_card(config.dir, config.name)
         from . import network
 
         network.use_threads(self._threads)

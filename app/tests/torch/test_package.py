@@ -78,3 +78,8 @@ def test_over_http(settings: Settings, samples: dict[str, Any]) -> None:
 
 def test_the_package_is_readable_by_any_user(settings: Settings) -> None:
     assert all(Path(file).stat().st_mode & 0o004 for file in settings.model_dir.iterdir())
+
+
+def test_the_engine_is_called_as_the_configuration_says(settings: Settings, card: ModelCard) -> None:
+    renamed = TorchEngine(ModelConfig(dir=settings.model_dir, name="other"), 1).load()
+    assert renamed == card.model_copy(update={"name": "other"})
