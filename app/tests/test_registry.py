@@ -41,7 +41,9 @@ class Shelf:
         name, version = config.dir.parts[-2:]
         key = f"{name}/{version}"
         failure = ModelError(config.dir, "broken") if key in self.broken else None
-        engine = StubEngine(failure=failure, card=CARD.model_copy(update={"name": config.name or name, "version": version}))
+        engine = StubEngine(
+            failure=failure, card=CARD.model_copy(update={"name": config.name or name, "version": version})
+        )
         if not version.startswith("slow"):
             engine.may_load.set()
         self.engines[key] = engine

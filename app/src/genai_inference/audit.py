@@ -20,6 +20,7 @@ from typing import Any
 from starlette.types import Scope
 
 from . import request_id, tracing
+from .database import migrate
 from .lifecycle import Lifecycle
 from .metrics import METHODS, Metrics
 from .stores import RETRY_SECONDS, Away, Postgres
@@ -53,12 +54,7 @@ COLUMNS = {
     "duration_ms": "real not null",
     "cache": "text",
 }
-# Of all replicas, one makes the table and the others wait: `if not exists` alone fails when two do so at once.
-LOCK = 0x67656E6169  # "genai"
-DDL = (
-    f"select pg_advisory_xact_lock({LOCK})",
-    f"create table if not exists audit_log ({', '.join(map(' '.join, COLUMNS.items()))}, primary key (at, id))",
-)
+STATEMENTS = (f"create table audit_log ({', '.join(map(' '.join, COLUMNS.items()))}, primary key (at, id))",)
 # Whoever writes a batch again, not knowing whether it got there, writes no row twice.
 INSERT = (
     f"insert into audit_log ({', '.join(COLUMNS)}) select * from unnest("  # noqa: S608  # constants
@@ -174,8 +170,6 @@ class Audit:
     async def _insert(self, batch: list[Row], pool: Any) -> None:  # noqa: ANN401  # of asyncpg
         async with pool.acquire() as connection:
             if not self._table_is_there:
-                async with connection.transaction():
-                    for statement in DDL:
-                        await connection.execute(statement)
+                await migrate(connection, "audit", STATEMENTS)
                 self._table_is_there = True
             await connection.execute(INSERT, *map(list, zip(*batch, strict=True)))

@@ -29,11 +29,16 @@ class Asked:
     seconds: float
 
 
-async def predict(service: Service, model: Model, asked: Asked, wait: Wait) -> Response:
-    """The answer, with `X-Cache`, and `Age` if it had been stored. `wait` ends early if the client has gone."""
+async def predict(service: Service, model: Model, asked: Asked, wait: Wait) -> Found:
+    """The answer, and how it was come by. `wait` ends early if the client has gone."""
     found = await _found(service, model, asked, wait)
     service.metrics.cached(model.card.name, found.result)
     service.metrics.predicted(found.answer.labels, model.card.name, model.card.version)
+    return found
+
+
+def response(found: Found) -> Response:
+    """With `X-Cache`, and `Age` if the answer had been stored."""
     return Response(found.answer.body, headers=headers_of(found), media_type="application/json")
 
 

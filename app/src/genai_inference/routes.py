@@ -75,7 +75,9 @@ async def predict(request: Request) -> Response:
     body = await request.body()
     if model.config.cache_ttl_seconds:
         asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), seconds)
-        return await cached.predict(service, model, asked, partial(_unless_abandoned, receive=request.receive))
+        found = await cached.predict(service, model, asked, partial(_unless_abandoned, receive=request.receive))
+        request.scope.update(instances=len(found.answer.labels), cache=found.result)
+        return cached.response(found)
     model.batcher.check_room()
     batch = await service.decode(model, kind, body)
     request.scope["instances"] = len(batch)

@@ -204,9 +204,8 @@ def test_replicas_that_begin_together_make_one_table(postgres_server: Backing) -
         pool = await asyncpg.create_pool(postgres_server.url, min_size=8, max_size=8)
 
         async def make() -> None:
-            async with pool.acquire() as connection, connection.transaction():
-                for statement in audit.DDL:
-                    await connection.execute(statement)
+            async with pool.acquire() as connection:
+                await audit.migrate(connection, "audit", audit.STATEMENTS)
 
         await asyncio.gather(*(make() for _ in range(8)))
         await pool.close()
