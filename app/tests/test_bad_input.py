@@ -87,7 +87,7 @@ def test_parameters_of_the_content_type_are_fine(client: TestClient) -> None:
     assert client.post("/v1/predict", content=ONE, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/predict", "/v1/predict/x", "/docs"])
+@pytest.mark.parametrize("path", ["/v1", "/v2/predict", "/v1/predict/x", "/docs"])
 def test_unknown_path(client: TestClient, path: str) -> None:
     check(client.get(path), 404, "Not Found")
 
