@@ -81,6 +81,23 @@ def test_draw_and_see_what_it_is(page: Page, server: Server) -> None:
     assert page.complaints() == []
 
 
+def test_strokes_fill_the_frame_unless_told_otherwise(page: Page, server: Server, tmp_path: Path) -> None:
+    rows = """
+      const { data } = document.getElementById("seen").getContext("2d").getImageData(0, 0, 8, 8);
+      return [...Array(8).keys()].filter((y) => [...Array(8).keys()].some((x) => data[(y * 8 + x) * 4] > 60));"""
+    page.open(server)
+    page.is_ready()
+    draw(page)  # from a quarter to three quarters of the height
+    page.answered()
+    assert page.run(rows) == [0, 1, 2, 3, 4, 5, 6, 7]
+    page.one("#fit").click()
+    assert page.run(rows) == [2, 3, 4, 5] or page.run(rows) == [1, 2, 3, 4, 5, 6]
+    page.one("#fit").click()
+    page.one("#file").send_keys(str(picture(tmp_path, 9)))  # a picture stays as it is
+    page.shows("#label", "9")
+    assert page.run(rows) == [0, 1]
+
+
 def test_a_finger_draws_too(page: Page, server: Server) -> None:
     page.phone()
     page.open(server)
@@ -181,11 +198,11 @@ def test_the_keyboard_alone_is_enough(page: Page, server: Server) -> None:
     keyboard.send_keys(" ", " ").perform()  # the last cell: painted, then not
     page.shows("#label", "4")
     rest = []
-    for _ in range(5):
+    for _ in range(6):
         keyboard.reset_actions()
         keyboard.send_keys(Keys.TAB).perform()
         rest.append(page.run("return document.activeElement.id"))
-    assert rest == ["choose", "invert", "clear", "classify", "at-once"]
+    assert rest == ["choose", "invert", "clear", "classify", "at-once", "fit"]
 
 
 def test_every_control_has_a_name(page: Page, two_models: Server) -> None:

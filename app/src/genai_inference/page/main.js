@@ -72,6 +72,7 @@ function choose() {
     : `${inputOf(model)}: this model takes no pictures`;
   byId("classify").disabled = !picture;
   byId("ink-field").hidden = !picture?.colour;
+  byId("fit-field").hidden = !picture || picture.colour;
   sheet.ink = picture?.colour ? byId("ink").value : "#ffffff";
   if (picture) sheet.setShape(picture);
   nothing();
@@ -169,6 +170,10 @@ byId("clear").addEventListener("click", () => {
   nothing();
 });
 byId("ink").addEventListener("input", (event) => (sheet.ink = event.target.value));
+byId("fit").addEventListener("change", (event) => {
+  sheet.fit(event.target.checked);
+  if (!sheet.blank) pictureChanged();
+});
 byId("choose").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", (event) => {
   take(event.target.files[0]);

@@ -15,7 +15,7 @@ export function pictureOf(shape) {
 export class Sheet {
   /** `changed()` after every stroke or picture; `says(text)` what the keyboard did. */
   constructor({ canvas, cursor, seen, changed, says }) {
-    Object.assign(this, { canvas, cursor, seen, changed, says, ink: "#ffffff", blank: true });
+    Object.assign(this, { canvas, cursor, seen, changed, says, ink: "#ffffff", blank: true, fits: true, strokes: false });
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     this.at = { x: 0, y: 0 };
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
@@ -44,6 +44,13 @@ export class Sheet {
     this.context.fillStyle = "#000";
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     this.blank = true;
+    this.strokes = false;
+    this.#look();
+  }
+
+  /** Whether strokes are enlarged to fill the frame, as the digits did that small models learnt from. */
+  fit(fits) {
+    this.fits = fits;
     this.#look();
   }
 
@@ -89,19 +96,20 @@ export class Sheet {
   #end() {
     if (!this.last) return;
     this.last = null;
-    this.#done();
+    this.changed();
   }
 
   #stroke(to) {
     const { context, last } = this;
     context.strokeStyle = this.ink;
     context.lineCap = context.lineJoin = "round";
-    context.lineWidth = (1.3 * this.canvas.width) / Math.min(this.columns, STEPS);
+    context.lineWidth = (this.canvas.width) / Math.min(this.columns, STEPS);
     context.beginPath();
     context.moveTo(last.x, last.y);
     context.lineTo(to.x, to.y);
     context.stroke();
     this.last = to;
+    this.strokes ||= this.blank;
     this.blank = false;
     this.#look();
   }
@@ -150,17 +158,45 @@ export class Sheet {
 
   #done() {
     this.blank = false;
+    this.strokes = false; // what was placed stays where it is
     this.#look();
     this.changed();
   }
 
+  /** The sheet as the model gets it: itself, or its strokes enlarged. */
+  #filled() {
+    const { width, height } = this.canvas;
+    if (!this.fits || !this.strokes || this.colour) return this.context;
+    const box = boxOf(this.context.getImageData(0, 0, width, height).data, width, height);
+    if (!box) return this.context;
+    const scale = Math.min(width / box.width, height / box.height);
+    const [w, h] = [box.width * scale, box.height * scale];
+    const context = new OffscreenCanvas(width, height).getContext("2d");
+    context.fillRect(0, 0, width, height);
+    context.drawImage(this.canvas, box.left, box.top, box.width, box.height, (width - w) / 2, (height - h) / 2, w, h);
+    return context;
+  }
+
   #look() {
-    const { data } = this.context.getImageData(0, 0, this.canvas.width, this.canvas.height);
+    const { data } = this.#filled().getImageData(0, 0, this.canvas.width, this.canvas.height);
     const pixels = shrink(data, this.width, this.height, this.scale, this.colour);
     this.seen.width = this.width;
     this.seen.height = this.height;
     this.seen.getContext("2d").putImageData(new ImageData(pixels, this.width, this.height), 0, 0);
   }
+}
+
+/** The box around all pixels of RGBA that are not black: {left, top, width, height}, or null. */
+export function boxOf(data, width, height) {
+  let [left, top, right, bottom] = [width, height, -1, -1];
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, at += 4) {
+      if (!(data[at] || data[at + 1] || data[at + 2])) continue;
+      [left, right] = [Math.min(left, x), Math.max(right, x)];
+      [top, bottom] = [Math.min(top, y), y];
+    }
+  }
+  return right < 0 ? null : { left, top, width: right - left + 1, height: bottom - top + 1 };
 }
 
 /** RGBA of the model's size: each pixel the mean of scale x scale ones, grey unless `colour`. */
