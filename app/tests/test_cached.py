@@ -61,7 +61,9 @@ def test_both_paths_of_a_model_share_its_answers(client: TestClient) -> None:
 def test_a_hit_needs_no_room_in_the_queue(client: TestClient, engine: StubEngine, pool: ThreadPoolExecutor) -> None:
     client.post("/v1/predict", json=ONE)
     engine.may_compute.clear()
-    waiting = [pool.submit(client.post, "/v1/predict", json={"instances": [digit(n)] * 4}) for n in (2, 3)]
+    waiting = [pool.submit(client.post, "/v1/predict", json={"instances": [digit(2)] * 4})]
+    eventually(lambda: len(engine.batches) == 2, "the device is busy")
+    waiting.append(pool.submit(client.post, "/v1/predict", json={"instances": [digit(3)] * 4}))
     eventually(lambda: 'genai_queue_depth{model="stub"} 4.0' in client.get("/metrics").text, "the queue is full")
     check(client.post("/v1/predict", json={"instances": [digit(9)]}), 429, "Too many requests are waiting")
     assert client.post("/v1/predict", json=ONE).headers["x-cache"] == "hit"
