@@ -8,12 +8,11 @@ The templates of the role inference_app put these parts in their places. What is
 """
 from __future__ import annotations
 
-import hashlib
-import json
 import typing as t
 
 from ._consistency import quantity, readable
-from ._inference_input import findings, scaler, slug
+from ._inference_input import findings, scaler
+from ._inference_models import FILE, FILE_FOLDER, MODELS, MODELS_FOLDER, VOLUME, fetchers, from_secret, models_map, on_claim
 
 # What a nested option is when it is not given; argument_specs.yml says the same.
 WORKER = {
@@ -30,7 +29,6 @@ BENCHMARK = {
     "resources": {}, "gpus": 0, "gpu_resource": "", "retries": 10,
 }  # fmt: skip
 CANARY = {"enabled": False, "image": "", "weight": 0, "replicas": 1, "by": "gateway"}
-VOLUME = {"claim": "", "size_limit": "2Gi"}
 # Which settings of the service an input of several parts becomes: {input: {part: environment variable}}.
 SETTINGS = {
     "cache": {"ttl_seconds": "GENAI_CACHE_TTL_SECONDS", "local_bytes": "GENAI_CACHE_LOCAL_BYTES"},
@@ -39,10 +37,6 @@ SETTINGS = {
     "jobs": {"result_seconds": "GENAI_JOB_RESULT_SECONDS", "max_queued": "GENAI_JOBS_MAX_QUEUED"},
     "tracing": {"endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "sampler": "OTEL_TRACES_SAMPLER", "ratio": "OTEL_TRACES_SAMPLER_ARG"},
 }
-# What becomes an entry of the models file. The service switches to changes of these while it serves.
-MODEL_OPTIONS = ("max_batch_size", "max_queue", "deadline_seconds", "device", "dtype", "cache_ttl_seconds")
-MODELS, MODELS_FOLDER = "models", "/models"
-FILE, FILE_FOLDER = "models.yaml", "/etc/genai/models"
 KEYS, KEYS_FOLDER = "api-keys", "/etc/genai/api-keys"
 AFTER_DRAIN = 22  # seconds in which a pod that has drained finishes what is under way, and ends
 COMPONENT = "app.kubernetes.io/component"
@@ -60,7 +54,7 @@ def inference(described: Input, distribution: str = "kubernetes") -> dict[str, t
         "models": models_map(about),
         "pod_security": pod_security(about, distribution),
         "volumes": volumes(about) or None,
-        "mounts": mounts(about, read_only=True) or None,
+        "mounts": mounts(about) or None,
         "deployments": deployments(about),
         "canary": _of_canary(about) if _canary(about) else None,
         "autoscalers": autoscalers(about),
@@ -108,67 +102,8 @@ def _keys_file(about: Input) -> str:
 def environment(about: Input, own: dict[str, t.Any] | None = None) -> list[dict]:
     """What must not be in a ConfigMap, because it holds passwords, and what only some pods have."""
     urls = {"GENAI_REDIS_URL": about["redis_secret"], "GENAI_DATABASE_URL": about["database_secret"]}
-    found = [_from_secret(variable, secret["name"], secret.get("key", "url")) for variable, secret in urls.items() if secret.get("name")]
+    found = [from_secret(variable, secret["name"], secret.get("key", "url")) for variable, secret in urls.items() if secret.get("name")]
     return found + [{"name": variable, "value": text(value)} for variable, value in (own or {}).items()]
-
-
-def _from_secret(variable: str, name: str, key: str) -> dict:
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
-
-
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-def models_map(about: Input) -> dict | None:
-    """The ConfigMap with the models file, {name, data}; None where the image's own model is served.
-
-    Its name says which packages the file is about. A pod that runs has other packages than one that will run when these change,
-    and must not be told of what it does not have; when only options change, it is the same ConfigMap and the pod follows it.
-    """
-    if not about["models"]:
-        return None
-    entries = [
-        {"name": model["name"], "dir": folder_of(model), **{option: model[option] for option in MODEL_OPTIONS if model.get(option) is not None}}
-        for model in about["models"]
-    ]
-    packages = sorted(folder_of(model) for model in about["models"])
-    return {"name": f"{about['name']}-models-{_short(json.dumps(packages))}", "data": {FILE: json.dumps({"models": entries}, indent=2)}}
-
-
-def folder_of(model: Input) -> str:
-    """Where a package lies in the volume: another source, another folder, so that versions can lie side by side on a claim."""
-    return f"{MODELS_FOLDER}/{slug(model['name'])}/{_short(str(model.get('source')), str(model.get('sha256') or ''))}"
-
-
-def _short(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:10]
-
-
-def fetchers(about: Input, image: str) -> list[dict] | None:
-    """One init container per model, by name: the order of the models is an option, which no pod has to be replaced for."""
-    found = [_fetcher(about, model, image) for model in sorted(about["models"], key=lambda model: model["name"])]
-    return found or None
-
-
-def _fetcher(about: Input, model: Input, image: str) -> dict:
-    checked = ["--sha256", model["sha256"]] if model.get("sha256") else []
-    return {
-        "name": f"fetch-{slug(model['name'])}",
-        "image": image,
-        "imagePullPolicy": about["image_pull_policy"],
-        "args": ["fetch", "--from", model["source"], "--to", folder_of(model), *checked],
-        "env": s3_environment(about["s3"]) if str(model.get("source")).startswith("s3://") else [],
-        "resources": about["fetch_resources"],
-        "volumeMounts": [{"name": MODELS, "mountPath": MODELS_FOLDER}],
-        "securityContext": about["container_security"],
-    }
-
-
-def s3_environment(s3: Input) -> list[dict]:
-    """As every S3 client reads it. The keys of the Secret are called like the variables."""
-    values = {"AWS_ENDPOINT_URL": s3.get("endpoint"), "AWS_REGION": s3.get("region")}
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if s3.get("secret") else ()
-    return [{"name": name, "value": value} for name, value in values.items() if value] + [_from_secret(key, s3["secret"], key) for key in keys]
 
 
 # --- pods ------------------------------------------------------------------------------------------------------------
@@ -179,12 +114,8 @@ def pod_security(about: Input, distribution: str) -> dict:
     found: dict[str, t.Any] = {"runAsNonRoot": True}
     if distribution != "openshift":
         found |= {"runAsUser": about["user"], "runAsGroup": about["user"]}
-        found |= {"fsGroup": about["user"], "fsGroupChangePolicy": "OnRootMismatch"} if _on_claim(about) else {}
+        found |= {"fsGroup": about["user"], "fsGroupChangePolicy": "OnRootMismatch"} if on_claim(about) else {}
     return {**found, "seccompProfile": {"type": "RuntimeDefault"}}
-
-
-def _on_claim(about: Input) -> bool:
-    return bool(about["models"] and about["model_volume"].get("claim"))
 
 
 def volumes(about: Input) -> list[dict]:
@@ -197,11 +128,11 @@ def volumes(about: Input) -> list[dict]:
     return found
 
 
-def mounts(about: Input, read_only: bool) -> list[dict]:
+def mounts(about: Input) -> list[dict]:
     """Whole folders: the kubelet brings changes of a ConfigMap or Secret only into these."""
     names = {MODELS: MODELS_FOLDER, "models-file": FILE_FOLDER} if about["models"] else {}
     names = {**names, KEYS: KEYS_FOLDER} if _keys_file(about) else names
-    return [{"name": name, "mountPath": path, "readOnly": read_only} for name, path in names.items()]
+    return [{"name": name, "mountPath": path, "readOnly": True} for name, path in names.items()]
 
 
 def resources_of(about: Input, own: Input, gpus: int = 0, gpu_resource: str = "") -> dict:
@@ -213,7 +144,7 @@ def resources_of(about: Input, own: Input, gpus: int = 0, gpu_resource: str = ""
         if gpus and gpu_resource:
             given[kind][gpu_resource] = str(gpus)
         disk = quantity(given[kind].get("ephemeral-storage"))
-        if about["models"] and not _on_claim(about) and disk is not None:
+        if about["models"] and not on_claim(about) and disk is not None:
             models = quantity({**VOLUME, **about["model_volume"]}["size_limit"]) or 0
             given[kind]["ephemeral-storage"] = readable(disk + models)
     return given

@@ -87,7 +87,8 @@ def test_no_workload_takes_the_pods_of_another(rendered):
     for host, _distribution, manifests in each(rendered):
         for manifest in manifests:
             if manifest["kind"] in ("Deployment", "PodDisruptionBudget"):
-                taken = [checks.label(owner) for owner, pod in checks.pods(manifests) if checks.selects(manifest["spec"]["selector"], pod["metadata"]["labels"])]
+                selector = manifest["spec"]["selector"]
+                taken = [checks.label(owner) for owner, pod in checks.pods(manifests) if checks.selects(selector, pod["metadata"]["labels"])]
                 assert len(taken) == 1, (host, checks.label(manifest), taken)
 
 

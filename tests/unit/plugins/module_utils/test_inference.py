@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils import _inference
+from ansible_collections.genai.platform.plugins.module_utils import _inference, _inference_models
 from ansible_collections.genai.platform.plugins.module_utils._inference import inference
 
 ROLE = pathlib.Path(__file__).resolve().parents[4] / "roles" / "inference_app"
@@ -62,7 +62,7 @@ def test_the_default_is_the_api_alone():
         (("autoscaling",), _inference.AUTOSCALING),
         (("benchmark",), _inference.BENCHMARK),
         (("canary",), _inference.CANARY),
-        (("model_volume",), _inference.VOLUME),
+        (("model_volume",), _inference_models.VOLUME),
     ],
 )
 def test_defaults_are_the_documented_ones(path, values):
@@ -79,7 +79,7 @@ def test_every_part_of_a_setting_is_an_option(group):
 
 
 def test_every_option_of_a_model_reaches_its_file():
-    assert set(OPTIONS["inference_app_models"]["options"]) == {"name", "source", "sha256", *_inference.MODEL_OPTIONS}
+    assert set(OPTIONS["inference_app_models"]["options"]) == {"name", "source", "sha256", *_inference_models.MODEL_OPTIONS}
 
 
 # --- settings and secrets --------------------------------------------------------------------------------------------
@@ -98,7 +98,8 @@ def test_settings_are_what_was_given():
 
 
 def test_urls_of_stores_come_from_secrets_in_every_pod():
-    made = parts(redis_secret=REDIS, database_secret={"name": "pg", "key": "uri"}, workers=[STANDARD], benchmark={"enabled": True}, canary=CANARY, gateway="a/b")
+    stores = {"redis_secret": REDIS, "database_secret": {"name": "pg", "key": "uri"}}
+    made = parts(**stores, workers=[STANDARD], benchmark={"enabled": True}, canary=CANARY, gateway="a/b")
     wanted = [
         {"name": "GENAI_REDIS_URL", "valueFrom": {"secretKeyRef": {"name": "inference-redis", "key": "url"}}},
         {"name": "GENAI_DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "uri"}}},
@@ -163,7 +164,7 @@ def test_other_packages_are_other_pods_and_the_old_ones_keep_their_file(changed)
 
 
 def test_versions_of_a_package_lie_side_by_side():
-    folders = {_inference.folder_of({**MODEL, **change}) for change in ({}, {"source": "/other"}, {"sha256": "a" * 64}, {"name": "other"})}
+    folders = {_inference_models.folder_of({**MODEL, **change}) for change in ({}, {"source": "/other"}, {"sha256": "a" * 64}, {"name": "other"})}
     assert len(folders) == 4
 
 
