@@ -188,12 +188,12 @@ def test_predictions_go_on_while_a_store_is_away(store, before, client, figure):
 
 def test_options_of_a_model_change_without_a_new_pod_or_a_failed_request(before, client, figure):
     pods = {pod["metadata"]["uid"] for pod in backing.pods("app.kubernetes.io/component=api")}
-    entry = {"name": "digits", "source": "/model", "max_batch_size": 8}
+    entries = [{"name": "digits", "source": "/model", "max_batch_size": 8}, {"name": "digits-small", "source": "/model", "max_batch_size": 4}]
     with Traffic() as traffic:
-        run = cluster.play("site.yml", *VARIABLES, "-e", json.dumps({"inference_app_models": [entry]}))
+        run = cluster.play("site.yml", *VARIABLES, "-e", json.dumps({"inference_app_models": entries}))
         assert run.code == 0, run.output
         # The kubelet brings a changed ConfigMap into a volume within a minute or so.
-        eventually(lambda: all(options(pod) == [8] for pod in range(10)), "both pods serve the new options", 240)
+        eventually(lambda: all(options(pod) == [8, 4] for pod in range(10)), "both pods serve the new options", 240)
     assert traffic.failures == []
     assert {pod["metadata"]["uid"] for pod in backing.pods("app.kubernetes.io/component=api")} == pods
     figure("options of a model changed in place: failed / sent requests, new pods", f"0 / {traffic.sent}, 0")

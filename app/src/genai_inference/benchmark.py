@@ -198,7 +198,7 @@ async def _run(settings: Settings, make_engine: MakeEngine) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    targets = [Target(config, read_card(config.dir)) for config in read_models(settings)]
+    targets = [Target(config, read_card(config.dir, config.name)) for config in read_models(settings)]
     named = by_name(targets)
     steps, left_out = plan(targets, batch_sizes(settings.benchmark_batch_sizes))
     for step in left_out:

@@ -74,7 +74,7 @@ class ModelCard(_Part):
 
 
 def read_card(model_dir: Path, name: str | None = None) -> ModelCard:
-    """The package's model.yaml, checked; ModelError names what is wrong with it. `name`: what it is to be called instead."""
+    """The package's model.yaml, checked; ModelError names what is wrong with it. `name`: what to call it instead."""
     path = model_dir / CARD_FILE
     try:
         card = ModelCard.model_validate(yaml.safe_load(_read(path)))

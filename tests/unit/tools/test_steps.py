@@ -34,7 +34,8 @@ def test_the_first_failure_is_shown_and_ends_the_run():
 
 
 def test_why_stands_at_the_end_too():
-    output = ["FAILED tests/test_one.py::test_two - assert 1 == 2", "        - 'E   assert 1 == 2'", "[ERROR]: Task failed", "on what", "event", "hint", "much else"]
+    failed = ["FAILED tests/test_one.py::test_two - assert 1 == 2", "        - 'E   assert 1 == 2'"]
+    output = [*failed, "[ERROR]: Task failed", "on what", "event", "hint", "much else"]
     done = steps(("one", "printf '%s\\n' " + " ".join(f'"{line}"' for line in output) + "; exit 1"))
     last = done.stdout.split("exit status 1")[1]
     assert all(f"test of steps one: {line.strip()}" in last for line in output[:6]) and "much else" not in last
