@@ -30,6 +30,7 @@ PAGE = 500
 TIMEOUT_CONNECT, TIMEOUT_READ = 10.0, 60.0
 ATTEMPTS = 6
 RETRIED = (429, 500, 502, 503, 504)
+ETCD = "etcdserver: "  # begins what a busy store says, such as `request timed out` or `leader changed`: a hiccup
 _AGGREGATED = ", ".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
 ) + ", application/json"
@@ -358,7 +359,7 @@ def _api_error(method: str, path: str, response: t.Any) -> ApiError:
 
 def _tries(error: ApiError, method: str, query: dict, body: t.Any, told_when: bool) -> int:
     """How often a request is worth sending that is answered with `error`. `told_when`: the server said when to come again."""
-    if error.status == 500 and not told_when:
+    if error.status == 500 and not told_when and ETCD not in error.message:
         return 2  # usually a verdict (a failing webhook), not a hiccup
     passing = (
         error.status in RETRIED,

@@ -114,6 +114,11 @@ def test_a_failing_webhook_is_a_verdict_not_a_hiccup(server, cluster):
     assert len(server.asked) == 2
 
 
+def test_a_store_that_is_busy_is_a_hiccup(server, cluster):
+    server.script = [status(500, "etcdserver: request timed out")] * (_cluster.ATTEMPTS - 1) + [(200, {}, {"ok": True})]
+    assert cluster.request("PATCH", "/x", body={}) == {"ok": True}
+
+
 @pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
 def test_refusals_are_not_retried(server, cluster, code):
     server.script = [status(code, "because", reason="Why")]
