@@ -73,10 +73,22 @@ MANIFESTS = $(BIN)/ansible-playbook -i localhost, molecule/shared/checkers.yml &
 manifests: collections ## kube-score, checkov and Gatekeeper over every role and inventory: 2 min, the first time 9
 	@$(MANIFESTS)
 
+# In Debian's Chromium, which is installed first. The 10,000 hostile requests go to a server of their own.
+PAGE = { command -v chromedriver || { apt-get -qq update && apt-get -qq install -y chromium chromium-driver; }; } >/dev/null && cd app && $(BIN)/python -m pytest -q --browser tests/browser
+HOSTILE = cd app && $(BIN)/python -m pytest -q --hostile tests/hostile
+
+.PHONY: page
+page: venv ## the inference service's page, in a headless browser: 1 min
+	@$(PAGE)
+
+.PHONY: hostile
+hostile: venv ## 10,000 hostile requests to the inference service: 2 min
+	@$(HOSTILE)
+
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
 test: collections ## all that is checked, a real kind cluster included: about 25 min, the first time 35
-	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --beside hostile 'cd app && $(BIN)/python -m pytest -q --hostile tests/hostile' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
+	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
 
 # Not a test: it asserts nothing about times. Needs the cluster of `make up` to itself.
