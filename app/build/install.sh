@@ -17,7 +17,7 @@ debian() {
                 python3-redis python3-asyncpg python3-jwt python3-cryptography python3-requests python3-boto3 ca-certificates
             ;;
         tools)
-            set -- python3-sklearn python3-pytest python3-pytest-timeout python3-httpx python3-hypothesis redis-server postgresql
+            set -- python3-sklearn python3-pytest python3-pytest-timeout python3-pytest-xdist python3-httpx python3-hypothesis redis-server postgresql
             ;;
         tracing)
             set -- python3-pip

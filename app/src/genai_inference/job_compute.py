@@ -53,8 +53,6 @@ class Copy:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.predict = engine.predict
-        self.device_memory = engine.device_memory
 
     @property
     def framework(self) -> str:
@@ -67,6 +65,15 @@ class Copy:
     def load(self) -> ModelCard:
         card = self._engine.load()
         return card.model_copy(update={"name": f"{card.name}@{self._engine.device}"})
+
+    def predict(self, batch: Batch) -> Probabilities:
+        return self._engine.predict(batch)
+
+    def device_memory(self) -> int | None:
+        return self._engine.device_memory()
+
+    def device_utilization(self) -> float | None:
+        return self._engine.device_utilization()
 
 
 def copies(make_engine: MakeEngine) -> MakeEngine:

@@ -262,7 +262,7 @@ def test_redis_away(client: TestClient, redis_server: Backing, outage: str) -> N
 
 
 def test_a_redis_that_is_full_refuses_jobs_whole(client: TestClient, store: redis.Redis) -> None:
-    store.config_set("maxmemory", "1mb")
+    store.config_set("maxmemory", "1")
     check(client.post("/v1/jobs", json=JOB), 503, "Jobs are not available")
     store.config_set("maxmemory", "0")
     assert store.keys() == []

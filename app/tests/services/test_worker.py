@@ -15,6 +15,7 @@ from waiting import LIMIT_SECONDS, eventually
 from work_stub import BROKEN, POISON
 
 from genai_inference.job_queue import MOST_ATTEMPTS
+from genai_inference.jobs import GROUP
 
 # Short, so that the tests are; but a heartbeat that comes late on a busy machine shall not cost a lease.
 LEASE = 2.0
@@ -101,13 +102,19 @@ def test_nothing_is_lost_or_done_twice_whatever_happens_to_workers(
     def takeovers(*workers: Server) -> float:
         return sum(metric(worker, "genai_job_takeovers_total") for worker in workers)
 
+    def held(*consumers: str) -> list[int]:
+        """How many jobs each of them has begun and not ended, the fewest first; of all if none is named."""
+        known = {each["name"]: each["pending"] for each in platform.store.xinfo_consumers("genai:jobs:standard", GROUP)}
+        return sorted(known.get(name, 0) for name in consumers or known)
+
     eventually(lambda: left() <= JOBS - 10, "both work")
+    both = {each["name"] for each in platform.store.xinfo_consumers("genai:jobs:standard", GROUP)}
     first.process.kill()
     third = platform.worker("1", **settings)
     eventually(lambda: takeovers(second, third) > 0, "what the dead one had is taken over")
-    taken = takeovers(third)
+    eventually(lambda: held(*both)[0] == 0 < held(*both)[1], "all of it, and the other one works")
     second.process.send_signal(signal.SIGSTOP)
-    eventually(lambda: takeovers(third) > taken, "what the frozen one had is taken over")
+    eventually(lambda: held(*both) == [0, 0], "what the frozen one had is taken over")
     second.process.send_signal(signal.SIGCONT)
     eventually(lambda: metric(second, "genai_job_leases_lost_total") > 0, "the frozen one finds that it lost them")
     assert left() > 8, "there is still work for the last part"
