@@ -108,3 +108,4 @@ bench-fleet: collections ## measures gpu_nodes against its peers on the cluster 
 .PHONY: bench-app
 bench-app: venv ## measures the inference service against the bare model and its peers: RUNS=5, about 40 min
 	@$(BIN)/python tests/benchmarks/app/bench_app.py --runs $(RUNS) $(ARGS)
+	@$(BIN)/python tests/benchmarks/app/overload.py

@@ -13,6 +13,7 @@ from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
 from .rate_limit import LimitRate
 from .service import Service
 from .settings import Settings
+from .shedding import Shed
 
 ROUTERS = (routes.plain, routes.router, benchmark_routes.router, page.router)
 
@@ -33,6 +34,9 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
         redoc_url=None,
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
+            *(
+                [Middleware(Shed, service=service)] if service.audit is None else []
+            ),  # the log has what was refused, too
             Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),
             Middleware(
                 Authenticate,

@@ -23,7 +23,7 @@ from .schemas import (
     Status,
     VersionResponse,
 )
-from .service import NAME, PROBLEMS, PlainRoute, Service, ServiceDep, service_of
+from .service import MODELS, NAME, PREDICT, PROBLEMS, VERB, PlainRoute, Service, ServiceDep, service_of
 
 router = APIRouter()
 plain = APIRouter(route_class=PlainRoute)
@@ -55,12 +55,12 @@ BODY = {
 
 
 @plain.post(
-    "/v1/predict",
+    PREDICT,
     responses={200: {"model": PredictResponse}, **PROBLEMS},
     openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT, CACHE_CONTROL]},
 )
 @plain.post(
-    "/v1/models/{name}:predict",  # the path and the JSON of KServe's V1 protocol and of TensorFlow Serving
+    f"{MODELS}{{name}}{VERB}",  # the path and the JSON of KServe's V1 protocol and of TensorFlow Serving
     responses={200: {"model": PredictResponse}, **PROBLEMS},
     openapi_extra={"requestBody": BODY, "parameters": [NAME, TIMEOUT, CACHE_CONTROL]},
 )

@@ -23,6 +23,8 @@ from .settings import ModelConfig, Settings, read_models
 from .stores import Postgres, Redis
 
 MOST_DECODING = 16
+# The paths of predictions: the default model's, and MODELS + name + VERB.
+PREDICT, MODELS, VERB = "/v1/predict", "/v1/models/", ":predict"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
     for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
@@ -90,6 +92,15 @@ class Service:
         if name not in models:
             raise HTTPException(404, f"No such model. There are: {', '.join(models)}.")
         return models[name]
+
+    def full(self, path: str) -> Model | None:
+        """The model that a prediction asks for by this path, if no more work for it can wait and it has no cache."""
+        name = None if path == PREDICT else path.removeprefix(MODELS).removesuffix(VERB)
+        if name is not None and len(name) + len(MODELS) + len(VERB) != len(path):
+            return None
+        models = self.registry.models
+        model = next(iter(models.values()), None) if name is None else models.get(name)
+        return model if model is not None and model.batcher.full and not model.config.cache_ttl_seconds else None
 
     async def decode(self, model: Model, kind: str, body: bytes) -> Batch:
         """The instances in a body. Pictures are unpacked beside the event loop, a few at a time."""
