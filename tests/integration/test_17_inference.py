@@ -158,6 +158,7 @@ def test_a_benchmark_whose_pod_goes_away_ends_with_each_step_once(before, client
     found = backing.sql(steps)
     assert found and {row[2] for row in found} == {"1"}, found
     assert {(row[0], row[1]) for row in found} == {(model["name"], str(size)) for model in models(client) for size in (1, 4)}
+    assert backing.sql("select hypertable_name from timescaledb_information.hypertables") == [["benchmark_steps"]]
     runs = client.get("/v1/benchmarks").json()
     assert BENCHMARK in json.dumps(runs)
     figure("benchmark, pod deleted in the middle: steps / written twice", f"{len(found)} / {sum(row[2] != '1' for row in found)}")
