@@ -22,7 +22,8 @@ help: ## this list
 
 # --- bootstrap -------------------------------------------------------------------------------------------------------
 # A mark says that the environment is complete; one without it was interrupted, and is built anew.
-$(VENV)/.done: requirements.txt requirements-dev.txt
+# Named after what is in them, so a clone's newer files are no reason to make it anew.
+$(VENV)/.done: | requirements.txt requirements-dev.txt
 	@echo ">> Python environment $(VENVKEY) (about 1 min, once)"
 	@$(PYTHON) -c 'import sys; sys.exit("genai.platform needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else None'
 	@mkdir -p $(CACHE) && rm -rf $(VENV)
