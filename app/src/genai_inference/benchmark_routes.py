@@ -20,13 +20,17 @@ class BenchmarkRuns(BaseModel):
     runs: list[BenchmarkRun]
 
 
-@router.get("/v1/benchmarks", responses={status: {"model": Problem} for status in (401, 422, 503)})
+@router.get("/v1/benchmarks", responses={status: {"model": Problem} for status in (401, 404, 422, 503)})
 async def benchmarks(
     service: ServiceDep,
     model: Annotated[str | None, Query(pattern=WORD)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BenchmarkRuns:
-    """The newest runs with their results: all, or those that measured `model`. Empty if there are none."""
+    """The newest runs with their results: all, or those that measured `model`. Empty if there are none; 404 where no
+    database is configured that could keep them.
+    """
+    if service.postgres is None:
+        raise HTTPException(404, "Benchmarks are not kept: no database is configured (GENAI_DATABASE_URL).")
     try:
         return BenchmarkRuns(runs=await service.benchmarks.runs(model, limit))
     except Away as away:
