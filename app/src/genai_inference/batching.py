@@ -5,11 +5,8 @@ items. Nothing ever waits for a batch to fill. One thread serves one device, and
 """
 
 import asyncio
-import contextlib
 import logging
 import math
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -23,7 +20,6 @@ from . import tracing
 from .engine import Batch, Probabilities
 
 log = logging.getLogger(__name__)
-NICE = 5  # gets a quarter of a core for which the event loop competes, and all of it otherwise
 
 
 class QueueFull(Exception):  # an answer, not an accident
@@ -92,13 +88,6 @@ def retry_after(waiting: int, items_per_second: float) -> int:
     return max(1, min(60, math.ceil(waiting / items_per_second))) if items_per_second > 0 else 1
 
 
-def _give_way() -> None:
-    """Has the event loop come before the calling thread where they share a core: it needs little of it, but soon."""
-    if sys.platform == "linux":  # there, threads have priorities of their own
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-
-
 class Device:
     """The inference thread of one device, for all of its models."""
 
@@ -121,7 +110,6 @@ class Device:
             self.lock.notify()
 
     def _run(self) -> None:
-        _give_way()
         while self._open:
             with self.lock:
                 while self._open and not self._turns:
