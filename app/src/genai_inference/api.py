@@ -26,6 +26,8 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
 
 def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter]) -> FastAPI:
     """An application of these routes around a service, which starts and ends with it."""
+    # The audit log has what was refused, too: with it, refusals take the long way.
+    shedding = [Middleware(Shed, service=service)] if service.audit is None else []
     app = FastAPI(
         title="genai-inference",
         version=__version__,
@@ -34,9 +36,7 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
         redoc_url=None,
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
-            *(
-                [Middleware(Shed, service=service)] if service.audit is None else []
-            ),  # the log has what was refused, too
+            *shedding,
             Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),
             Middleware(
                 Authenticate,

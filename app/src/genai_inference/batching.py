@@ -160,17 +160,7 @@ class Batcher:
         """QueueFull if so many more cannot wait. Asked before a body is decoded, it makes refusing cheap."""
         if self.waiting + items > self.max_queue:
             self._observer.dropped("queue_full")
-            raise QueueFull(self.retry_after)
-
-    @property
-    def full(self) -> bool:
-        """Whether not even one more can wait."""
-        return self.waiting >= self.max_queue
-
-    @property
-    def retry_after(self) -> int:
-        """Whole seconds after which it is worth trying again."""
-        return retry_after(self.waiting, self._items_per_second)
+            raise QueueFull(retry_after(self.waiting, self._items_per_second))
 
     def take(self) -> list[Work]:
         """The next batch, maybe empty; the caller holds the lock."""

@@ -23,6 +23,11 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse(body.model_dump(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def queue_full(error: QueueFull) -> JSONResponse:
+    """The response to a request for which there is no room."""
+    return problem(429, str(error), {"Retry-After": str(error.retry_after)})
+
+
 def invalid(fault: Mapping[str, Any]) -> HTTPException:
     """The answer to a body, or a part of a request, in which pydantic found this fault."""
     if fault["type"] == "json_invalid":
@@ -58,7 +63,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _queue_full(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, QueueFull)  # noqa: S101
-    return problem(429, str(error), {"Retry-After": str(error.retry_after)})
+    return queue_full(error)
 
 
 async def _too_late(_: Request, __: Exception) -> JSONResponse:

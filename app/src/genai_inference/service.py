@@ -93,14 +93,14 @@ class Service:
             raise HTTPException(404, f"No such model. There are: {', '.join(models)}.")
         return models[name]
 
-    def full(self, path: str) -> Model | None:
-        """The model that a prediction asks for by this path, if no more work for it can wait and it has no cache."""
+    def queued(self, path: str) -> Model | None:
+        """The model that a prediction asks for by this path, if none is answered but through its queue: no cache."""
         name = None if path == PREDICT else path.removeprefix(MODELS).removesuffix(VERB)
         if name is not None and len(name) + len(MODELS) + len(VERB) != len(path):
             return None
         models = self.registry.models
         model = next(iter(models.values()), None) if name is None else models.get(name)
-        return model if model is not None and model.batcher.full and not model.config.cache_ttl_seconds else None
+        return model if model is not None and not model.config.cache_ttl_seconds else None
 
     async def decode(self, model: Model, kind: str, body: bytes) -> Batch:
         """The instances in a body. Pictures are unpacked beside the event loop, a few at a time."""

@@ -3,18 +3,13 @@ next to nothing, or the ones that are accepted pay for it.
 """
 
 import time
-from http import HTTPStatus
 
-import pydantic_core
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import problems, request_id
-from .registry import Model
-from .schemas import Problem
+from . import request_id
+from .batching import QueueFull
+from .problems import queue_full
 from .service import MODELS, PREDICT, VERB, Service
-
-TOO_MANY = HTTPStatus.TOO_MANY_REQUESTS
-_MEDIA_TYPE = problems.MEDIA_TYPE.encode()
 
 
 class Shed:
@@ -25,29 +20,17 @@ class Shed:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = self._service.full(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if model is None:
-            return await self._app(scope, receive, send)
+        model = self._service.queued(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         started = time.perf_counter()
-        await _refuse(scope, send, model.batcher.retry_after)
-        self._note(model, scope["path"], time.perf_counter() - started)
-
-    def _note(self, model: Model, path: str, seconds: float) -> None:
-        route = PREDICT if path == PREDICT else f"{MODELS}{{name}}{VERB}"
-        self._service.metrics.answered(route, "POST", TOO_MANY, seconds)
-        self._service.metrics.of_model(model.card.name).dropped("queue_full")
-
-
-async def _refuse(scope: Scope, send: Send, seconds: int) -> None:
-    name = request_id.of(scope["headers"])
-    detail = f"Too many requests are waiting; try again in {seconds} s."
-    problem = Problem(title=TOO_MANY.phrase, status=TOO_MANY, detail=detail, request_id=name)
-    body = pydantic_core.to_json(problem)
-    headers = [
-        (b"content-type", _MEDIA_TYPE),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(seconds).encode()),
-        (request_id.HEADER, name.encode()),
-    ]
-    await send({"type": "http.response.start", "status": TOO_MANY, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        try:
+            if model is not None:
+                model.batcher.check_room()
+        except QueueFull as full:
+            name = request_id.of(scope["headers"])
+            request_id.current.set(name)
+            refusal = queue_full(full)
+            refusal.raw_headers.append((request_id.HEADER, name.encode()))
+            await refusal(scope, receive, send)
+            route = PREDICT if scope["path"] == PREDICT else f"{MODELS}{{name}}{VERB}"
+            return self._service.metrics.answered(route, "POST", refusal.status_code, time.perf_counter() - started)
+        await self._app(scope, receive, send)
