@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import live
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
@@ -92,8 +93,8 @@ FAULTS = {
     "image that does not exist": ([deployment(pod("main", image="genai-platform/nowhere:1"))], {"ErrImagePull", "ImagePullBackOff"}, ["nowhere:1"]),
     "container that crashes": ([deployment(pod("main", "echo no such model; exit 3", **UP))], {"CrashLoopBackOff"}, ["code 3", "log: no such model"]),
     "container out of memory": ([deployment(OUT_OF_MEMORY)], {"OOMKilled"}, ["limits.memory", "log: loading the model"]),
-    "quota, Deployment": ([no_pods(), deployment(pod("main"))], {"FailedCreate"}, ["quota", "hint: raise the namespace's quota"]),
-    "quota, StatefulSet": ([no_pods(), workload("StatefulSet", "main", NS, pod("main"))], {"FailedCreate"}, ["quota"]),
+    "quota, Deployment": ([no_pods(), deployment(pod("main"))], {"FailedCreate"}, ["exceeded quota", "hint: raise the namespace's quota"]),
+    "quota, StatefulSet": ([no_pods(), workload("StatefulSet", "main", NS, pod("main"))], {"FailedCreate"}, ["exceeded quota"]),
     "Pod Security": ([deployment(privileged())], {"FailedCreate"}, ["violates PodSecurity", "hint: fix the pod's securityContext"]),
     "GPU that no node has": ([deployment(gpu())], {"Unschedulable"}, ["no node has enough nvidia.com/gpu free"]),
     "claim without a class": ([claim()], {"ClaimNotBound"}, ['"nowhere" not found', "hint: name a StorageClass that exists"]),
@@ -122,6 +123,12 @@ def most():
     return max(MOST_SECONDS, MOST_TIMES * healthy)
 
 
+def refused(body, message):
+    """Waits until the API server refuses such an object: its admission learns of a rule some moments after the rule is stored."""
+    api, path = live.Api(), f"/api/v1/namespaces/{NS}/{body['kind'].lower()}s"
+    live.until(f"refused: {message}", lambda: message in api.request("POST", path, body, dryRun="All")[1].get("message", ""))
+
+
 def look():
     """The verdict and how long it took."""
     releaser = PLATFORM.releaser()
@@ -134,7 +141,12 @@ def look():
 def test_fault(fault, most, figure):
     objects, reasons, said = FAULTS[fault]
     level = "restricted" if fault == "Pod Security" else "privileged"
-    PLATFORM.deploy({"main": [namespace(**{"pod-security.kubernetes.io/enforce": level}), *objects]}, wait=False, references=False, consistency=False)
+    space, unchecked = namespace(**{"pod-security.kubernetes.io/enforce": level}), {"wait": False, "references": False, "consistency": False}
+    if reasons == {"FailedCreate"}:
+        *rules, main = objects
+        PLATFORM.deploy({"main": [space, *rules]}, **unchecked)
+        refused({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trial"}, "spec": main["spec"]["template"]["spec"]}, said[0])
+    PLATFORM.deploy({"main": [space, *objects]}, **unchecked)
     verdict, seconds = look()
     text = "\n".join(lines(verdict))
     assert verdict["verdict"] == "failed" and verdict["ready"] < verdict["checked"], text
@@ -156,10 +168,12 @@ def test_definition_that_was_deleted(most, figure):
 
 
 def test_webhook_without_a_service_ends_a_release_with_a_hint(most, figure):
-    PLATFORM.deploy({"main": [namespace()]})
+    rules, settings = [namespace(), webhook("configmaps")], obj("v1", "ConfigMap", "settings", NS, data={"a": "b"})
+    PLATFORM.deploy({"main": rules})
+    refused(settings, "failed calling webhook")
     started = time.monotonic()
     with pytest.raises(ReleaseFailed, match="failed calling webhook.*Hint: the webhook's service does not answer"):
-        PLATFORM.deploy({"main": [namespace(), webhook("configmaps"), obj("v1", "ConfigMap", "settings", NS, data={"a": "b"})]})
+        PLATFORM.deploy({"main": [*rules, settings]})
     assert time.monotonic() - started < most
     figure(f"fail fast, webhook refuses a manifest: seconds of {PATIENCE}", round(time.monotonic() - started, 1))
 
