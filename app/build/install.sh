@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the packages of one part of the image: `runtime` (what serves), `tools` (what trains and tests) or `tracing`.
+# Installs the packages of one part of the image: `runtime` (what serves), `tools` (what trains and tests) or `pypi`.
 # Debian has all of the first two; on a Red Hat base, Python comes from dnf and the rest from pip (requirements-*.txt).
-# `tracing` comes from pip on both, into a folder of its own, so that the stage that has pip is not the one that ships.
+# `pypi` comes from pip on both, into a folder of its own, so that the stage that has pip is not the one that ships.
 set -eu
 
 part=$1
@@ -19,7 +19,7 @@ debian() {
         tools)
             set -- python3-sklearn python3-pytest python3-pytest-timeout python3-pytest-xdist python3-httpx python3-hypothesis redis-server postgresql
             ;;
-        tracing)
+        pypi)
             set -- python3-pip
             ;;
     esac
@@ -41,18 +41,18 @@ redhat() {
         dnf clean all
         ln -sf /usr/bin/python3.12 /usr/local/bin/python
     fi
-    [ "$part" = tracing ] || python -m pip install --no-cache-dir --disable-pip-version-check -r "$here/requirements-$part.txt"
+    [ "$part" = pypi ] || python -m pip install --no-cache-dir --disable-pip-version-check -r "$here/requirements-$part.txt"
 }
 
 # From the wheels that lie beside this file, if there are any: then the build needs no index.
-tracing() {
-    set -- --only-binary :all: --no-deps --target /usr/local/lib/genai-inference -r "$here/requirements-tracing.txt"
+pypi() {
+    set -- --only-binary :all: --no-deps --target /usr/local/lib/genai-inference -r "$here/requirements-pypi.txt"
     if [ -n "$(find "$here/wheels" -name '*.whl')" ]; then
         set -- --no-index --find-links "$here/wheels" "$@"
     fi
     python -m pip install --no-cache-dir --disable-pip-version-check "$@"
 }
 
-case $part in runtime | tools | tracing) ;; *) echo "install.sh: no part $part" >&2; exit 2 ;; esac
+case $part in runtime | tools | pypi) ;; *) echo "install.sh: no part $part" >&2; exit 2 ;; esac
 if command -v apt-get >/dev/null; then debian; else redhat; fi
-if [ "$part" = tracing ]; then tracing; fi
+if [ "$part" = pypi ]; then pypi; fi

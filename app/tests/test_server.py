@@ -1,8 +1,12 @@
 """A real server process on a real port: how it ends, and what it does with HTTP that no client library would send."""
 
+import http.client
+import json
+import re
 import signal
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 
 import httpx
@@ -126,6 +130,13 @@ RAW = {
     "a length too large, and nothing sent": (PREDICT + "Content-Length: 99999999999\r\n\r\n", 413),
     "chunks without end": (PREDICT + "Transfer-Encoding: chunked\r\n\r\n" + f"800\r\n{'x' * 2048}\r\n", 413),
     "two lengths": (PREDICT + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n{", 400),
+    "a proxy's method": ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a length and chunks": (PREDICT + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "an encoding that is not chunked": (PREDICT + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+    "a blank before the colon": (PREDICT + "Content-Length : 1\r\n\r\n{", 400),
+    "a folded field": (PREDICT + "X: a\r\n b\r\n\r\n", 400),
+    "lines without CR": (PREDICT.replace("\r", "") + "\n", 400),
+    "a chunk's size hidden in its extension": (PREDICT + "Transfer-Encoding: chunked\r\n\r\n1;a\nb\r\n{\r\n0\r\n\r\n", 400),
 }
 
 
@@ -135,6 +146,65 @@ def test_odd_http(start: Start, text: str, status: int) -> None:
     server.becomes("/ready", 200)
     assert server.says(text).startswith(b"HTTP/1.1 %d" % status)
     assert server.status("/health") == 200
+
+
+ENDLESS = {
+    "a field": ("X: ", "a"),
+    "fields": ("", "X: a\r\n"),
+    "trailers": ("Transfer-Encoding: chunked\r\n\r\n0\r\n", "X: a\r\n"),
+    "an extension of a chunk": ("Transfer-Encoding: chunked\r\n\r\n1;", "a"),
+}
+
+
+@pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS)
+def test_what_has_no_end_is_ended(start: Start, begin: str, more: str) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="300")
+    server.becomes("/ready", 200)
+    block = (more * 4096).encode()
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        connection.sendall((PREDICT + begin).encode())
+        with pytest.raises(ConnectionError):  # long before all of it is sent
+            for _ in range(4096):
+                connection.sendall(block)
+    assert server.status("/health") == 200
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(start: Start) -> None:
+    server = start()
+    server.becomes("/ready", 200)
+    paths = ["/health", "/none", "/version"] * 10
+    ahead = "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths)
+    answer = server.says(ahead + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"404", b"200"] * 10 + [b"200"]
+
+
+def test_one_connection_cannot_queue_requests_without_end(start: Start) -> None:
+    server = start()
+    server.becomes("/ready", 200)
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection, pytest.raises(ConnectionError):
+        for _ in range(1000):
+            connection.sendall(request * 1000)
+    assert server.status("/health") == 200
+
+
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_a_protocol_that_is_offered_changes_nothing(start: Start, pause: float) -> None:
+    """By Java's client, or by `curl --http2`."""
+    server = start()
+    server.becomes("/ready", 200)
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    body = json.dumps({"instances": [digit(3)]})
+    head = f"{PREDICT}Content-Length: {len(body)}\r\n{upgrade}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        for _ in range(2):
+            connection.sendall(head.encode())
+            time.sleep(pause)
+            connection.sendall(body.encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 200
+            assert json.load(answer)["predictions"][0]["label"] == 3
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

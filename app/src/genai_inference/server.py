@@ -12,9 +12,10 @@ import socket
 import time
 from types import FrameType
 
+import httptools
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .api import create_app
 from .engine import MakeEngine
@@ -29,17 +30,62 @@ log = logging.getLogger(__name__)
 FINISH_SECONDS = 15
 
 
-def impatient(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants.
-    uvicorn would wait for ever, and a few thousand such clients would use up every file that the process may open.
+# Bytes that may come before they complete a head or add to a body; and requests of one connection that may wait for their turn.
+PENDING_BYTES, PIPELINED = 64 * 1024, 100
+
+
+def bounded(seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants, sends
+    more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of their answers. uvicorn
+    bounds none of these, and a few such clients would use up every file or all the memory that the process may have.
     """
 
-    class Impatient(H11Protocol):
+    class Bounded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
+        _pending = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            self._unset_keepalive_if_required()
+            self._pending += len(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._decline(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("This is no HTTP/1.1.")
+            if self._pending > PENDING_BYTES and not self.transport.is_closing():
+                self.send_400_response(f"Header fields may have {PENDING_BYTES} bytes.")
+            elif len(self.pipeline) > PIPELINED:
+                self.transport.close()
+
+        def _decline(self, rest: bytes) -> None:
+            """Another protocol was offered, as Java's client and `curl --http2` do: the request is read again without the
+            offer. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
+            """
+            if self.parser.get_method() == b"CONNECT":
+                return self.send_400_response("This is no proxy.")
+            lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+            lines += [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+        def on_headers_complete(self) -> None:
+            self._pending = 0
+            if not self.parser.should_upgrade():
+                super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._pending = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._pending = 0
+            if not self.parser.should_upgrade():
+                super().on_message_complete()
 
         def on_response_complete(self) -> None:
             self._wait()
@@ -59,7 +105,7 @@ def impatient(seconds: float) -> type[asyncio.Protocol]:
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.close()
 
-    return Impatient
+    return Bounded
 
 
 class DrainingServer(uvicorn.Server):
@@ -104,7 +150,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http=impatient(settings.receive_seconds),  # h11: the same parser, a strict one, whatever else is installed
+        http=bounded(settings.receive_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
