@@ -12,7 +12,7 @@ debian() {
     case $part in
         runtime)
             cp "$here/dpkg-excludes" /etc/dpkg/dpkg.cfg.d/genai-inference
-            set -- python3 python3-torch python3-safetensors python3-fastapi python3-uvicorn python3-uvloop \
+            set -- python3 python3-torch libopenblas0-openmp python3-safetensors python3-fastapi python3-uvicorn python3-uvloop \
                 python3-pydantic-settings python3-prometheus-client python3-pil python3-yaml \
                 python3-redis python3-asyncpg python3-jwt python3-cryptography python3-requests python3-boto3 ca-certificates
             ;;

@@ -3,6 +3,7 @@
 import math
 from collections import Counter as Count
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -32,6 +33,13 @@ class Metrics:
             ["route", "method"],
             buckets=BUCKETS,
             registry=registry,
+        )
+        # Looking the two up by their labels costs more than counting.
+        self._series = cache(
+            lambda route, method, status: (
+                self._requests.labels(route, method, str(status)),
+                self._latency.labels(route, method),
+            )
         )
         self.in_flight = Gauge("genai_http_requests_in_flight", "Requests being answered", registry=registry)
         self._predictions = Counter(
@@ -98,9 +106,9 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request; `route` is the template of its path, never the path."""
-        method = method if method in METHODS else "other"
-        self._requests.labels(route, method, str(status)).inc()
-        self._latency.labels(route, method).observe(seconds)
+        requests, latency = self._series(route, method if method in METHODS else "other", status)
+        requests.inc()
+        latency.observe(seconds)
 
     def predicted(self, labels: Sequence[int | str], model: str, version: str) -> None:
         for label, count in Count(labels).items():
@@ -109,7 +117,8 @@ class Metrics:
     def of_model(self, name: str) -> "ModelMetrics":
         """What the batcher of one model reports to. A new version goes on counting where the old one ended."""
         sizes, forward, wait = (metric.labels(name) for metric in (self._sizes, self._forward, self._wait))
-        return ModelMetrics(sizes, forward, wait, lambda reason: self._dropped.labels(name, reason).inc())
+        dropped = cache(partial(self._dropped.labels, name))
+        return ModelMetrics(sizes, forward, wait, lambda reason: dropped(reason).inc())
 
     def loaded(self, name: str, version: str, seconds: float, waiting: Callable[[], int]) -> None:
         """`waiting` is asked for the depth of the model's queue at each scrape."""

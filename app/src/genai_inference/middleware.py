@@ -81,6 +81,8 @@ class Observe:
             self._audit.note(scope, route, status, seconds)
         self._metrics.answered(route, scope["method"], status, seconds)
         level = logging.DEBUG if route in PROBES and status < HTTPStatus.BAD_REQUEST else logging.INFO
+        if not access.isEnabledFor(level):
+            return
         request = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
         request["request_id"] = request_id.current.get()
         if "client_name" in scope:

@@ -167,13 +167,35 @@ def load_network(model_dir: Path, card: ModelCard) -> nn.Module:
     return network.eval()
 
 
-def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool) -> nn.Module:
-    """The network where and how it is to compute."""
+class Graph(nn.Module):
+    """A network as one graph for a CPU: half the time and less. Batch normalisation is folded into the convolutions,
+    whose weights oneDNN keeps in the order it likes best (eager torch does not use it for one image on one thread); and
+    Python's lock is taken once, not once for every operation, each of which would wait for a busy event loop.
+    """
+
+    def __init__(self, network: nn.Module, shape: list[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # says where and in what type it computes
+        with torch.no_grad():
+            traced = torch.jit.trace(network, torch.zeros((2, *shape)), check_trace=False)  # type: ignore[no-untyped-call]
+            self.graph = torch.jit.optimize_for_inference(traced)  # type: ignore[no-untyped-call]
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Without what the executor would do on top of it, for each shape anew: its fuser hangs in Debian's torch.
+        with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+            scores: Tensor = self.graph(images)
+        return scores
+
+
+def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool, shape: list[int]) -> nn.Module:
+    """The network where and how it is to compute. `shape` is that of an instance."""
     # channels_last is what convolutions are fastest in, on CPUs and GPUs.
     network = network.to(device, getattr(torch, dtype))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled:
         network.compile(dynamic=True)  # type: ignore[no-untyped-call]  # once for any size of a batch, not once for each
+    elif device.type == "cpu" and dtype == "float32":
+        return Graph(network, shape)
     return network
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from . import request_id
@@ -17,13 +16,13 @@ from .schemas import FORMS, Problem
 MEDIA_TYPE = "application/problem+json"
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response to a request that failed."""
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.current.get())
-    return JSONResponse(body.model_dump(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
+    return Response(body.model_dump_json(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def queue_full(error: QueueFull) -> JSONResponse:
+def queue_full(error: QueueFull) -> Response:
     """The response to a request for which there is no room."""
     return problem(429, str(error), {"Retry-After": str(error.retry_after)})
 
@@ -47,26 +46,26 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Abandoned, _abandoned)
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # for the type checker
     return problem(error.status_code, str(error.detail), error.headers)
 
 
-async def _unfit(_: Request, error: Exception) -> JSONResponse:
+async def _unfit(_: Request, error: Exception) -> Response:
     return problem(422, str(error))
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     return await _http_error(request, invalid(error.errors()[0]))
 
 
-async def _queue_full(_: Request, error: Exception) -> JSONResponse:
+async def _queue_full(_: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)  # noqa: S101
     return queue_full(error)
 
 
-async def _too_late(_: Request, __: Exception) -> JSONResponse:
+async def _too_late(_: Request, __: Exception) -> Response:
     return problem(504, "The answer was not ready within the time this request may take.")
 
 

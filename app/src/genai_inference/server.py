@@ -6,6 +6,7 @@ in flight finished. A second signal ends the process at once.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -30,14 +31,14 @@ log = logging.getLogger(__name__)
 FINISH_SECONDS = 15
 
 
-# Bytes that may come before they complete a head or add to a body; and requests of one connection that may wait for their turn.
+# Bytes that may come before they complete a head or add to a body; requests of one connection that may wait their turn.
 PENDING_BYTES, PIPELINED = 64 * 1024, 100
 
 
 def bounded(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants, sends
-    more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of their answers. uvicorn
-    bounds none of these, and a few such clients would use up every file or all the memory that the process may have.
+    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants,
+    sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of their answers.
+    uvicorn bounds none of these, and a few such clients would use up all the files or memory that the process may have.
     """
 
     class Bounded(HttpToolsProtocol):
@@ -63,8 +64,8 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
                 self.transport.close()
 
         def _decline(self, rest: bytes) -> None:
-            """Another protocol was offered, as Java's client and `curl --http2` do: the request is read again without the
-            offer. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
+            """Another protocol was offered, as Java's client and `curl --http2` do: the request is read again without
+            the offer. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
             """
             if self.parser.get_method() == b"CONNECT":
                 return self.send_400_response("This is no proxy.")
@@ -116,6 +117,7 @@ class DrainingServer(uvicorn.Server):
         self._lifecycle = lifecycle
         self._drain_seconds = drain_seconds
         self._close_at: float | None = None
+        self._frozen = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal handler. Does not note the signal as uvicorn does, which would re-raise it: we exit with 0."""
@@ -125,6 +127,9 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; true ends the serving and starts its own graceful shutdown."""
+        if self._lifecycle.loaded and not self._frozen:
+            gc.freeze()  # what is there now stays: looking for garbage in all of torch would stop the world for 0.1 s
+            self._frozen = True
         if self._lifecycle.draining and self._close_at is None:
             self._close_at = self._start_draining()
         if self._lifecycle.failure is not None or (self._close_at is not None and time.monotonic() >= self._close_at):

@@ -42,7 +42,7 @@ class TorchEngine:
             device = network.find_device(config.device)
             self._probabilities = partial(
                 network.probabilities,
-                network.place(loaded, device, config.dtype, config.compile),
+                network.place(loaded, device, config.dtype, config.compile, card.input.shape),
                 maximum=card.input.maximum,
             )
             self._warm_up(card)

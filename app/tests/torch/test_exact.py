@@ -42,9 +42,10 @@ def images(package: tuple[Path, ModelCard]) -> Batch:
 
 
 def bare(package: tuple[Path, ModelCard], images: Batch) -> Probabilities:
+    """What the network says that serves, with nothing around it."""
     folder, card = package
     use_threads(1)  # of this thread: with another number the sums are made in another order
-    network = place(load_network(folder, card), find_device("cpu"), "float32", False)
+    network = place(load_network(folder, card), find_device("cpu"), "float32", False, card.input.shape)
     return probabilities(network, images, maximum=255.0)
 
 
@@ -61,6 +62,14 @@ def ask(client: TestClient, images: Batch) -> Probabilities:
 def test_the_answers_tell_images_apart(package: tuple[Path, ModelCard], images: Batch) -> None:
     found = bare(package, images)
     assert found.std(axis=0).max() > 100 * TOLERANCE  # else the tests below would say nothing
+
+
+def test_the_graph_says_what_the_layers_say(package: tuple[Path, ModelCard], images: Batch) -> None:
+    folder, card = package
+    layers = load_network(folder, card)
+    for size in (1, 2, 3, MOST):
+        expected = probabilities(layers, images[:size], maximum=255.0)
+        np.testing.assert_allclose(bare(package, images[:size]), expected, atol=TOLERANCE, rtol=0)
 
 
 def test_every_size_of_a_batch(package: tuple[Path, ModelCard], images: Batch) -> None:

@@ -26,7 +26,7 @@ def main(package: str, seconds: str, *sizes: str) -> None:
     use_threads(1)
     folder = pathlib.Path(package)
     card = read_card(folder)
-    network = place(load_network(folder, card), find_device("cpu"), "float32", False)
+    network = place(load_network(folder, card), find_device("cpu"), "float32", False, card.input.shape)
     images = np.random.default_rng(0).integers(0, 17, (64, *card.input.shape), dtype=np.uint8)
     found = {}
     for size in map(int, sizes):

@@ -45,6 +45,7 @@ SIZES = [1, 4, 8, 16]
 CONNECTIONS = 3 * BATCH  # one batch computes, one waits, and one is on its way
 SHARE = 0.7
 WARM_UP, SECONDS, START_SECONDS = 1.0, 4.0, 120.0
+RARELY = 0.03  # of all requests, so that the p95 is one of hits
 MODELS = {
     "digits": ["--architecture", "digits-cnn-v1", "--size", "8"],
     "resnet18": ["--architecture", "resnet18-v1", "--size", "64"],
@@ -107,7 +108,7 @@ class Bench:
         ours = {"GENAI_MODEL_DIR": str(self.package(model)), "GENAI_PORT": str(port), "GENAI_HOST": "127.0.0.1", "GENAI_DRAIN_SECONDS": "20"}
         theirs = {"BENCH_MODEL": str(self.package(model)), "BENCH_PORT": str(port), "BENCH_BATCH": str(BATCH)}
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-        shared = {"PYTHONPATH": path, "GENAI_MAX_BATCH_SIZE": str(BATCH), "GENAI_MAX_QUEUE": str(4 * CONNECTIONS), "GENAI_TORCH_THREADS": "1"}
+        shared = {"PYTHONPATH": path, "GENAI_MAX_BATCH_SIZE": str(BATCH), "GENAI_MAX_QUEUE": str(4 * CONNECTIONS), "GENAI_TORCH_THREADS": "1", "GENAI_LOG_LEVEL": "warning"}
         return {**os.environ, **shared, **ours, **theirs, **quiet}
 
     def package(self, model: str) -> pathlib.Path:
@@ -154,6 +155,22 @@ def npy(*shape: int) -> bytes:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def redis_url() -> t.Iterator[str]:
+    """A Redis of our own, on the client's core; an empty URL where none is installed."""
+    program = shutil.which("redis-server")
+    if not program:
+        yield ""
+        return
+    port = free_port()
+    command = ["taskset", "-c", CLIENT_CORE, program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager
@@ -222,6 +239,32 @@ def measure(bench: Bench, model: str, name: str) -> None:
             load(bench, f"{key}.steady", {**request, "connections": 4 * CONNECTIONS, "rate": SHARE * full["per_second"]})
             no_op = {"port": port, "path": "/health", "content_type": "text/plain", "bodies": []}
             load(bench, f"{key}.no_op", {**no_op, "connections": BATCH, "seconds": SECONDS / 2})
+    if name == OURS:
+        measure_cached(bench, model, SHARE * full["per_second"])
+
+
+def measure_cached(bench: Bench, model: str, rate: float) -> None:
+    """The same question again and again, `rate` times a second: answered by this process, and by Redis."""
+    with redis_url() as url:
+        layers = {"local": {}, "redis": {"GENAI_CACHE_LOCAL_BYTES": "0", "GENAI_REDIS_URL": url}}
+        for layer in ("local", "redis") if url else ("local",):
+            port = free_port()
+            server = bench.server(OURS, model, port)
+            variables = {**bench.variables(model, port), "GENAI_CACHE_TTL_SECONDS": "600", **layers[layer]}
+            with running(server, variables, port, bench.folder / f"{OURS}.log"):
+                request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
+                load(bench, f"{model}.{OURS}.cached_{layer}", {**request, "connections": 4 * CONNECTIONS, "rate": rate, "seconds": SECONDS / 2})
+                results = cache_results(port)
+            if results["miss"] > RARELY * sum(results.values()):
+                raise Wrong(f"{model}: one question asked again and again was computed again: {results}")
+
+
+def cache_results(port: int) -> dict[str, float]:
+    """How often the server's one model was answered from where."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    mine = (line for line in lines if line.startswith("genai_cache_requests_total{"))
+    return {line.split('result="')[1].split('"')[0]: float(line.rpartition(" ")[2]) for line in mine}
 
 
 def bare(bench: Bench, model: str) -> None:

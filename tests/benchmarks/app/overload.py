@@ -101,7 +101,7 @@ def measure(bench: Bench, model: str, seconds: float, times: float) -> tuple[dic
     variables = {**bench.variables(model, port), "GENAI_MAX_QUEUE": str(QUEUE)}
     request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
     with running(server, variables, port, bench.folder / "ours.log") as process:
-        found = {"capacity": load(bench, {**request, "connections": QUEUE, "seconds": 8.0})}
+        found = {"capacity": load(bench, {**request, "connections": QUEUE + BATCH, "seconds": 8.0})}
         rate = found["capacity"]["per_second"]
         found["capacity"]["forward"] = 1000 * BATCH / rate
         found["half"] = load(bench, {**request, "connections": 4 * QUEUE, "rate": HALF * rate, "seconds": 8.0})

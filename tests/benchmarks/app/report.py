@@ -19,7 +19,7 @@ NOTES = """\
 - T_raw is the bare loop's throughput at its best batch size. c is what a no-op route (`GET /health`) of this service costs, t = 1 / T_raw;
   what the core allows is T_raw * t / (t + c).
 - The same network, package and function compute in all of them. Requests of the ResNets are uint8 `.npy` bodies (LitServe and BentoML take
-  JSON only, and get base64 in it), those of the digits JSON. Peers check nothing of what they are sent; this service does.
+  JSON only, and get base64 in it), those of the digits JSON. Peers check nothing of what they are sent; this service does. None writes an access log.
 - Peers: {peers}."""
 
 
@@ -45,6 +45,11 @@ def goals(samples: Samples, model: str, sizes: list[int]) -> list[Goal]:
     found = [
         Goal(model, about, 100 * mine / limit, 95, "%", at_least=True),
         Goal("", "p95 at 70 % of its own throughput, against 2 forwards of the largest batch + 5 ms", figure(OURS, "steady", "p95"), 2 * batch + 5, "ms"),
+    ]
+    found += [
+        Goal("", f"cache hit, {title}, p95 at 70 % of its uncached throughput", figure(OURS, f"cached_{layer}", "p95"), 3, "ms")
+        for layer, title in (("local", "in the process"), ("redis", "in Redis"))
+        if f"{model}.{OURS}.cached_{layer}.p95" in samples.values
     ]
     if f"{model}.{LITSERVE}.full.per_second" in samples.values:
         found.append(Goal("", "throughput, times LitServe's", mine / figure(LITSERVE, "full", "per_second"), 1.2, at_least=True))

@@ -28,7 +28,7 @@ class Predictor:
 
     def __init__(self) -> None:
         use_threads(1)
-        self._network = place(load_network(FOLDER, CARD), find_device("cpu"), "float32", False)
+        self._network = place(load_network(FOLDER, CARD), find_device("cpu"), "float32", False, CARD.input.shape)
         for size in (1, LIMIT):
             self(np.zeros((size, *CARD.input.shape), dtype=np.uint8))
 
