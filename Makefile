@@ -55,7 +55,7 @@ down: venv ## removes the cluster, keeps the caches
 # $(1): options of the sanity tests, `--quick` or none. pytest's own options stand in pytest.ini and app/pyproject.toml.
 CHECKS = \
 	--step lint 'yamllint --strict . && antsibull-changelog lint && ansible-lint --nocolor' \
-	--beside app 'cd app && $(BIN)/python -m pytest -q' \
+	--beside app 'cd app && $(BIN)/python -m pytest -q --numprocesses 3' \
 	--step sanity '$(BIN)/python tests/tools/sanity.py $(1)' \
 	--beside 'unit and render' '$(BIN)/python -m pytest tests/unit tests/render'
 
