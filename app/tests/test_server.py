@@ -208,6 +208,14 @@ def test_a_protocol_that_is_offered_changes_nothing(start: Start, pause: float) 
             assert json.load(answer)["predictions"][0]["label"] == 3
 
 
+def test_protocols_offered_ahead_change_nothing(start: Start) -> None:
+    server = start()
+    server.becomes("/ready", 200)
+    offer = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    answer = server.says(offer * 50 + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 51
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_body_of_an_answer_does_not_wait_for_the_client_to_acknowledge_the_head(host: str) -> None:
     with _listen(Settings(host=host, port=0)) as listener, socket.create_connection(listener.getsockname()[:2]):

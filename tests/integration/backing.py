@@ -1,12 +1,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Redis and PostgreSQL in pods of their own, for the story of the inference service. Their data goes with their pods."""
+"""Redis, PostgreSQL and a stand-in for an S3 store in pods of their own, for the story of the inference service. Their data goes with
+their pods.
+"""
 from __future__ import annotations
 
 import hashlib
 import json
+import pathlib
 import time
 import typing as t
 
+import bundles
 import live
 from cluster import NAMESPACE, REPOSITORY, kubectl
 
@@ -16,20 +20,37 @@ URLS = {
     "redis": f"redis://:{PASSWORD}@redis.{SPACE}.svc:6379/0",
     "postgres": f"postgresql://postgres:{PASSWORD}@postgres.{SPACE}.svc:5432/postgres",
 }
-PORTS = {"redis": 6379, "postgres": 5432}
+PORTS = {"redis": 6379, "postgres": 5432, "bucket": 9000}
+STORES = ("redis", "postgres")
+BUCKET_RATE = 10_000  # bytes a second, of a package of about 120,000
+S3 = {"endpoint": f"http://bucket.{SPACE}.svc:{PORTS['bucket']}", "region": "eu-west-1", "secret": "inference-bucket"}
 _POSTGRES = (
     "set -e; test -d pg || { printf %s \"$PASSWORD\" > /tmp/word; initdb -D pg -U postgres -A scram-sha-256 --pwfile /tmp/word --no-sync; "
     "echo 'host all all all scram-sha-256' >> pg/pg_hba.conf; }; "
     "exec postgres -D pg -h 0.0.0.0 -c unix_socket_directories=/tmp -c fsync=off -c shared_preload_libraries=timescaledb -c timescaledb.telemetry_level=off"
 )
 COMMANDS = {"redis": 'exec redis-server --save "" --appendonly no --requirepass "$PASSWORD"', "postgres": _POSTGRES}
-READY = {"redis": 'redis-cli -a "$PASSWORD" --no-auth-warning ping | grep -q PONG', "postgres": "pg_isready -h 127.0.0.1 -q"}
+PROBES = {"redis": 'redis-cli -a "$PASSWORD" --no-auth-warning ping | grep -q PONG', "postgres": "pg_isready -h 127.0.0.1 -q"}
+SECRETS = {
+    "redis": {"url": URLS["redis"]},
+    "postgres": {"url": URLS["postgres"]},
+    "bucket": {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": PASSWORD},
+}
 
 
 def image() -> str:
     """The name under which molecule/shared/backing.yml has put it on the nodes."""
     recipe = (REPOSITORY / "images/backing/Containerfile").read_text(encoding="utf-8").rstrip()
     return f"genai-platform/backing:{hashlib.sha256(recipe.encode()).hexdigest()[:10]}"
+
+
+def _program(name: str) -> dict:
+    """What of a container is its own."""
+    if name in STORES:
+        probe = {"exec": {"command": ["sh", "-c", PROBES[name]]}}
+        return {"image": image(), "command": ["sh", "-c", COMMANDS[name]], "readinessProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5}}
+    script = pathlib.Path(__file__).with_name("bucket.py").read_text(encoding="utf-8")
+    return {"image": bundles.IMAGE, "command": ["python", "-c", script], "readinessProbe": {"tcpSocket": {"port": PORTS[name]}, "periodSeconds": 1}}
 
 
 def objects() -> t.Iterator[dict]:
@@ -39,11 +60,9 @@ def objects() -> t.Iterator[dict]:
         meta = {"name": name, "namespace": SPACE, "labels": labels}
         container = {
             "name": name,
-            "image": image(),
-            "command": ["sh", "-c", COMMANDS[name]],
-            "env": [{"name": "PASSWORD", "value": PASSWORD}],
+            **_program(name),
+            "env": [{"name": "PASSWORD", "value": PASSWORD}, {"name": "RATE", "value": str(BUCKET_RATE)}],
             "ports": [{"containerPort": port}],
-            "readinessProbe": {"exec": {"command": ["sh", "-c", READY[name]]}, "periodSeconds": 1, "timeoutSeconds": 5},
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
             "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -58,7 +77,7 @@ def objects() -> t.Iterator[dict]:
         yield {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": workload}
         yield {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": [{"port": port}]}}
         secret = {"name": f"inference-{name}", "namespace": NAMESPACE}
-        yield {"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": {"url": URLS[name]}}
+        yield {"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": SECRETS[name]}
 
 
 def _path(obj: dict) -> str:

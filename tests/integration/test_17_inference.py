@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The inference service with everything that belongs to it: jobs, cache, audit, benchmark; and what users see when parts of it go.
 
-Redis and PostgreSQL are real, in pods; the tests take them away. At the end the platform is what it was before.
+Redis and PostgreSQL are real, in pods; the tests take them away. The S3 store is a stand-in, which is slow. At the end the platform is what it was before.
 """
 from __future__ import annotations
 
@@ -211,6 +211,22 @@ def options(_attempt: int) -> list[int]:
     """The batch sizes that some pod serves with."""
     with httpx.Client(base_url=cluster.URL, timeout=30) as fresh:
         return [model["max_batch_size"] for model in models(fresh)]
+
+
+def test_a_slow_store_of_models_keeps_nobody_waiting(before, figure):
+    """The new pods wait for their models; the old ones serve until then."""
+    chosen = {"inference_app_models": [{"name": "digits", "source": "s3://models/digits/1.0.0/"}], "inference_app_s3": backing.S3}
+    with Requests() as calm:
+        time.sleep(5)
+    with Requests() as slow:
+        run = cluster.play("site.yml", *VARIABLES, "-e", json.dumps(chosen))
+        assert run.code == 0, run.output
+    assert [*calm.failures, *slow.failures] == []
+    with httpx.Client(base_url=cluster.URL, timeout=30) as fresh:
+        assert [model["name"] for model in models(fresh)] == ["digits"]
+    figure(f"models from an S3 store at {backing.BUCKET_RATE // 1000} kB/s: seconds of the release", round(run.seconds))
+    figure("models from a slow S3 store: failed / sent predictions", f"0 / {len(slow.took)}")
+    figure("models from a slow S3 store: p95 in ms, before / meanwhile", f"{calm.p95:.0f} / {slow.p95:.0f}")
 
 
 def test_back_to_the_plain_service(before, figure):

@@ -51,28 +51,36 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
+            while data and not self.transport.is_closing():
+                data = self._read(data)
+                if len(self.pipeline) > PIPELINED:
+                    self.transport.close()
+
+        def _read(self, data: bytes) -> bytes:
+            """Parses `data`; what it returns is to be parsed next."""
             self._pending += len(data)
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                self._decline(data[upgrade.args[0] :])
+                return self._without_offer(data[upgrade.args[0] :])
             except httptools.HttpParserError:
                 self.send_400_response("This is no HTTP/1.1.")
-            if self._pending > PENDING_BYTES and not self.transport.is_closing():
-                self.send_400_response(f"Header fields may have {PENDING_BYTES} bytes.")
-            elif len(self.pipeline) > PIPELINED:
-                self.transport.close()
+            else:
+                if self._pending > PENDING_BYTES:
+                    self.send_400_response(f"Header fields may have {PENDING_BYTES} bytes.")
+            return b""
 
-        def _decline(self, rest: bytes) -> None:
-            """Another protocol was offered, as Java's client and `curl --http2` do: the request is read again without
-            the offer. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
+        def _without_offer(self, rest: bytes) -> bytes:
+            """Another protocol was offered, as Java's client and `curl --http2` do: the request is to be read again
+            without that. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
             """
             if self.parser.get_method() == b"CONNECT":
-                return self.send_400_response("This is no proxy.")
+                self.send_400_response("This is no proxy.")
+                return b""
             lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
             lines += [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
-            self.data_received(b"\r\n".join([*lines, b"", rest]))
+            return b"\r\n".join([*lines, b"", rest])
 
         def on_headers_complete(self) -> None:
             self._pending = 0

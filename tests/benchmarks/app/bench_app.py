@@ -22,6 +22,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -230,7 +231,9 @@ def measure(bench: Bench, model: str, name: str) -> None:
     with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log"):
         request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
         key = f"{model}.{name}"
+        raw = [bare(bench, model)] if name == OURS else []
         full = load(bench, f"{key}.full", {**request, "connections": CONNECTIONS})
+        raw += [bare(bench, model)] if name == OURS else []
         load(bench, f"{key}.alone", {**request, "connections": 1, "seconds": SECONDS / 2})
         theirs = bench.samples.values.get(f"{model}.{LITSERVE}.full.per_second")
         if theirs:
@@ -238,7 +241,9 @@ def measure(bench: Bench, model: str, name: str) -> None:
         if name == OURS:
             load(bench, f"{key}.steady", {**request, "connections": 4 * CONNECTIONS, "rate": SHARE * full["per_second"]})
             no_op = {"port": port, "path": "/health", "content_type": "text/plain", "bodies": []}
-            load(bench, f"{key}.no_op", {**no_op, "connections": BATCH, "seconds": SECONDS / 2})
+            route = load(bench, f"{key}.no_op", {**no_op, "connections": BATCH, "seconds": SECONDS / 2})
+            limit = report.allowed(statistics.mean(raw), 1 / route["per_second"])
+            bench.samples.add(f"{key}.of_allowed", full["per_second"] / limit)
     if name == OURS:
         measure_cached(bench, model, SHARE * full["per_second"])
 
@@ -267,11 +272,15 @@ def cache_results(port: int) -> dict[str, float]:
     return {line.split('result="')[1].split('"')[0]: float(line.rpartition(" ")[2]) for line in mine}
 
 
-def bare(bench: Bench, model: str) -> None:
+def bare(bench: Bench, model: str) -> float:
+    """Instances a second of the bare loop at its best. Measured right before and after the service, whose server idles meanwhile: the
+    speed of a shared machine changes from minute to minute.
+    """
     command = ["taskset", "-c", SERVER_CORE, str(bench.ours), str(HERE / "bare.py"), str(bench.package(model)), str(SECONDS / 4), *map(str, SIZES)]
     found = subprocess.run(command, env=bench.variables(model, 0), check=True, capture_output=True, text=True, timeout=120).stdout
     for size, seconds in json.loads(found).items():
         bench.samples.add(f"{model}.bare.{size}", seconds)
+    return max(int(size) / seconds for size, seconds in json.loads(found).items())
 
 
 def rotated(items: t.Sequence[str], run: int) -> list[str]:
@@ -321,7 +330,6 @@ def main() -> int:
         bench = Bench(environment("ours"), peers, pathlib.Path(folder), samples)
         for run in range(arguments.runs):
             for model in models:
-                bare(bench, model)
                 for name in rotated(servers, run):
                     print(f"run {run + 1} of {arguments.runs}: {model}, {name}", flush=True)
                     try:
