@@ -14,6 +14,7 @@ import pytest
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "app"))
 
 import client
+import overload
 import report
 from table import Samples
 
@@ -25,6 +26,7 @@ FACTS = {"runs": 3, "busy": 0.1, "batch": 16, "connections": 48, "share": 0.7, "
 def made_up():
     samples = Samples()
     figures = {"m.bare.1": 0.010, "m.bare.16": 0.080, "m.ours.no_op.per_second": 5000.0, "m.ours.steady.p95": 100.0}
+    figures |= {"m.ours.of_allowed": 0.97, "m.ours.cached_local.p95": 2.0, "m.ours.cached_redis.p95": 3.5}
     for server, per_second, latency in (("ours", 190.0, 10.0), ("litserve", 100.0, 40.0), ("fastapi", 90.0, 9.5)):
         figures[f"m.{server}.full.per_second"] = per_second
         for case in ("full", "even", "alone"):
@@ -44,9 +46,11 @@ def test_the_best_batch_size(samples):
 
 
 def test_goals(samples):
-    share, steady, faster, latency, lone = report.goals(samples, "m", SIZES)
-    assert (share.figure, share.met) == (pytest.approx(100 * 190 / (200 / 1.04)), True)
+    share, steady, local, redis, faster, latency, lone = report.goals(samples, "m", SIZES)
+    assert (share.figure, share.met) == (97, True)
+    assert "core allows (192/s; T_raw 200/s in batches of 16" in share.about
     assert (steady.limit, steady.met) == (165, True)
+    assert (local.met, redis.met) == (True, False)
     assert (faster.figure, faster.met) == (1.9, True)
     assert (latency.figure, latency.met) == (0.25, True)
     assert (lone.figure, lone.met) == (0.5, True)
@@ -54,8 +58,40 @@ def test_goals(samples):
 
 def test_a_goal_that_is_missed(samples):
     samples.values["m.ours.full.per_second"] = [110.0] * 3
-    goals = report.goals(samples, "m", SIZES)
-    assert (goals[0].met, goals[2].met) == (False, False)
+    samples.values["m.ours.of_allowed"] = [0.96, 0.94, 0.93]
+    goals = {goal.about: goal for goal in report.goals(samples, "m", SIZES)}
+    assert [goal.met for about, goal in goals.items() if about.startswith("throughput")] == [False, False]
+
+
+def test_without_redis_and_peers_their_goals_are_left_out(samples):
+    for key in [key for key in samples.values if "redis" in key or "litserve" in key or "fastapi" in key]:
+        del samples.values[key]
+    assert len(report.goals(samples, "m", SIZES)) == 3
+
+
+def overloaded(factor: float) -> dict[str, dict]:
+    """One run, in which all that is accepted takes `factor` times as long as at capacity."""
+    calm = {"per_second": 200.0, "p50": 50.0, "p95": 100.0, "p99": 110.0, "refused": 0, "refused_p95": float("nan"), "forward": 80.0}
+    busy = {**calm, "per_second": 200.0 / factor, "p95": 100.0 * factor, "refused": 9000, "refused_p95": 8.0, "memory_growth": 0.01}
+    return {"capacity": calm, "half": calm, "overload": busy, "recovery": calm}
+
+
+def test_overload_is_judged_by_the_median_of_the_runs():
+    goals = overload.goals([overloaded(1.1), overloaded(1.2), overloaded(9.0)])
+    assert [goal.figure for goal in goals] == [pytest.approx(figure) for figure in (1.2, 100 / 1.2, 0.1, 1.0, 1.0)]
+    assert all(goal.met for goal in goals)
+    assert [goal.met for goal in overload.goals([overloaded(1.3)])] == [False, False, True, True, True]
+
+
+def test_the_report_of_overload():
+    facts = {"runs": 1, "model": "m", "batch": 16, "queue": 32, "busy": 0.1, "times": 5, "seconds": 60, "sent": 10, "refused": 9, "recovery": 2, "share": 0.2}
+    text = overload.markdown([overloaded(1.1)], facts)
+    assert "| at capacity | 200 | 50.0 | 100.0 | 110.0 | 0 |  |" in text
+    assert "| overloaded | 182 | 50.0 | 110.0 | 110.0 | 9,000 | 8.0 |" in text
+
+
+def test_memory_that_the_first_seconds_take_is_no_leak():
+    assert overload.growth([10, 100, 100, 100, 101] * 2) == pytest.approx(101 / 100 - 1)
 
 
 def test_the_report_names_a_peer_that_is_missing(samples):
