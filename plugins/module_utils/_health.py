@@ -17,7 +17,8 @@ class Problem:
     registry or a Secret created a moment later may still cure it).
 
     A status often shows only that nothing happens. Such a problem is a suspicion: it counts once the newest event about
-    the object, among those whose reason is in `bad` or `good`, is a bad one, whose text matches `pattern`.
+    the object, among those whose reason is in `bad` or `good`, is a bad one, whose text matches `pattern`. `fresh`: one from
+    before a release's own changes says nothing about them.
     """
 
     reason: str
@@ -29,6 +30,7 @@ class Problem:
     bad: tuple[str, ...] = ()
     good: tuple[str, ...] = ()
     pattern: str = ""
+    fresh: bool = False
 
     def confirmed(self, events: list[dict]) -> Problem | None:
         """What the events (oldest first) make of a suspicion; None when they do not bear it out."""
@@ -76,7 +78,7 @@ def _without_pods(obj: dict) -> Problem | None:
     }
     if not lacking.get(obj.get("kind", "")):
         return None
-    return Problem("FailedCreate", "", "", patience=4.0, bad=("FailedCreate",), good=("SuccessfulCreate",))
+    return Problem("FailedCreate", "", "", patience=4.0, bad=("FailedCreate",), good=("SuccessfulCreate",), fresh=True)
 
 
 def _unbound(obj: dict) -> Problem | None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import typing as t
 import uuid
 
@@ -24,6 +25,7 @@ from ._references import missing
 from ._types import ResourceType, group_kind
 from ._wait import Waiter
 
+ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
 SETTLE_SECONDS = 60.0  # how long a restored platform is given to be ready again
 
 
@@ -277,7 +279,13 @@ class Releaser:
     def _wait(self, plan: Plan) -> None:
         if self.options.wait:
             wanted = {a.ref: a.rtype for a in plan.actions if a.desired and a.ref.kind in WAITED and not _settled(a)}
-            Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True).run(self.options.wait_timeout)
+            self._waiter(wanted).run(self.options.wait_timeout)
+
+    def _waiter(self, wanted: dict[Ref, ResourceType]) -> Waiter:
+        """For workloads whose controllers may have been refused pods until now, and try again only after a while."""
+        form = "%Y-%m-%dT%H:%M:%SZ"
+        in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
+        return Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True, after=in_force.strftime(form))
 
     def _record(
         self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict
@@ -324,7 +332,7 @@ class Releaser:
         """Waits until the workloads that were there before are ready again; '' when they are, else what is not."""
         wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
         try:
-            Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True).run(SETTLE_SECONDS)
+            self._waiter(wanted).run(SETTLE_SECONDS)
         except PlatformError as exc:
             return exc.message
         return ""

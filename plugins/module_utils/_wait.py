@@ -35,10 +35,12 @@ class Waiter:
         clock: t.Callable[[], float] = time.monotonic,
         poll: float = 1.0,
         replace: bool = False,
+        after: str = "",
     ) -> None:
         self.cluster, self.platform, self.progress, self.clock = cluster, platform, progress, clock
         self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
         self.replace = replace  # whether broken pods that block a StatefulSet's way to another revision are deleted
+        self.after = after  # RFC 3339: what was changed is in force from then on, also for admission; '' when nothing was
         self.wanted = wanted
         self.waiting: dict[Ref, str] = dict.fromkeys(wanted, "not seen yet")
         self.live: dict[Ref, dict] = {}
@@ -167,7 +169,7 @@ class Waiter:
             key = (subject, problem.reason)
             seen.add(key)
             if now - self._since.setdefault(key, now) >= problem.patience and self._is_current(ref, subject):
-                confirmed = problem.confirmed(self._events(subject)) if problem.bad else problem
+                confirmed = problem.confirmed(self._telling(subject, problem)) if problem.bad else problem
                 if confirmed:
                     found.append((ref, subject, confirmed))
                 else:
@@ -175,6 +177,10 @@ class Waiter:
         self._since = {key: since for key, since in self._since.items() if key in seen}
         if found:
             raise self._hopeless(found)
+
+    def _telling(self, subject: Ref, problem: Problem) -> list[dict]:
+        events = self._events(subject)
+        return [event for event in events if (event.get("lastTimestamp") or "") >= self.after] if problem.fresh else events
 
     def _events(self, subject: Ref) -> list[dict]:
         try:

@@ -70,6 +70,20 @@ def test_ready_at_last():
     ]
 
 
+@pytest.mark.parametrize(("at", "said"), [("2026-01-01T00:00:05Z", "FailedCreate: exceeded quota: q"), ("2026-01-01T00:00:01Z", "not ready after 20 s")])
+def test_a_refusal_from_before_the_release_says_nothing_about_it(at, said):
+    """The release raised the quota; the controller, which was refused before, tries again only after a while."""
+    ref, rtype = Ref("apps", "StatefulSet", "ns", "store"), ResourceType("apps", "v1", "StatefulSet", "statefulsets", True)
+    store = {"metadata": {"name": "store", "namespace": "ns", "generation": 1}, "spec": {"replicas": 1}, "status": {"observedGeneration": 1}}
+    script = Script([])
+    script.events_by_kind["statefulsets"] = [{"type": "ADDED", "object": {"apiVersion": "apps/v1", "kind": "StatefulSet", **store}}]
+    script.events = lambda *_args: [{"type": "Warning", "reason": "FailedCreate", "message": "exceeded quota: q", "lastTimestamp": at}]
+    ticks = iter(range(10_000))
+    with pytest.raises((Hopeless, TimedOut)) as caught:
+        Waiter(script, {ref: rtype}, "genai", print, clock=lambda: next(ticks) * 0.1, poll=0.005, after="2026-01-01T00:00:04Z").run(20)
+    assert said in caught.value.message
+
+
 def test_nothing_to_wait_for_asks_nothing():
     Waiter(None, {}, "genai", print).run(1)
 
