@@ -107,6 +107,6 @@ bench-fleet: collections ## measures gpu_nodes against its peers on the cluster 
 
 # As `bench`, of the inference service. Needs no cluster, but the machine to itself; torch and the peers come from PyPI once.
 .PHONY: bench-app
-bench-app: venv ## measures the inference service against the bare model and its peers: RUNS=5, about 40 min
+bench-app: venv ## measures the inference service against the bare model and its peers: RUNS=5, about 50 min
 	@$(BIN)/python tests/benchmarks/app/bench_app.py --runs $(RUNS) $(ARGS)
 	@$(BIN)/python tests/benchmarks/app/overload.py

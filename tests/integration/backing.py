@@ -21,7 +21,6 @@ URLS = {
     "postgres": f"postgresql://postgres:{PASSWORD}@postgres.{SPACE}.svc:5432/postgres",
 }
 PORTS = {"redis": 6379, "postgres": 5432, "bucket": 9000}
-STORES = ("redis", "postgres")
 BUCKET_RATE = 10_000  # bytes a second, of a package of about 120,000
 S3 = {"endpoint": f"http://bucket.{SPACE}.svc:{PORTS['bucket']}", "region": "eu-west-1", "secret": "inference-bucket"}
 _POSTGRES = (
@@ -46,7 +45,7 @@ def image() -> str:
 
 def _program(name: str) -> dict:
     """What of a container is its own."""
-    if name in STORES:
+    if name in COMMANDS:
         probe = {"exec": {"command": ["sh", "-c", PROBES[name]]}}
         return {"image": image(), "command": ["sh", "-c", COMMANDS[name]], "readinessProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5}}
     script = pathlib.Path(__file__).with_name("bucket.py").read_text(encoding="utf-8")

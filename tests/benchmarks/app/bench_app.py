@@ -94,6 +94,10 @@ class Server:
     content_type: str
     body: bytes
 
+    def request(self, port: int) -> dict[str, t.Any]:
+        """What of a client's spec says where it sends what."""
+        return {"port": port, "path": self.path, "content_type": self.content_type, "bodies": [base64.b64encode(self.body).decode()]}
+
 
 @dataclasses.dataclass
 class Bench:
@@ -229,7 +233,7 @@ def measure(bench: Bench, model: str, name: str) -> None:
     port = free_port()
     server = bench.server(name, model, port)
     with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log"):
-        request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
+        request = server.request(port)
         key = f"{model}.{name}"
         raw = [bare(bench, model)] if name == OURS else []
         full = load(bench, f"{key}.full", {**request, "connections": CONNECTIONS})
@@ -257,8 +261,7 @@ def measure_cached(bench: Bench, model: str, rate: float) -> None:
             server = bench.server(OURS, model, port)
             variables = {**bench.variables(model, port), "GENAI_CACHE_TTL_SECONDS": "600", **layers[layer]}
             with running(server, variables, port, bench.folder / f"{OURS}.log"):
-                request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
-                load(bench, f"{model}.{OURS}.cached_{layer}", {**request, "connections": 4 * CONNECTIONS, "rate": rate, "seconds": SECONDS / 2})
+                load(bench, f"{model}.{OURS}.cached_{layer}", {**server.request(port), "connections": 4 * CONNECTIONS, "rate": rate, "seconds": SECONDS / 2})
                 results = cache_results(port)
             if results["miss"] > RARELY * sum(results.values()):
                 raise Wrong(f"{model}: one question asked again and again was computed again: {results}")

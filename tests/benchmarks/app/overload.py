@@ -10,7 +10,6 @@ One core for the server and one for the client. A run: at its capacity, at half 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import json
 import math
@@ -110,7 +109,7 @@ def measure(bench: Bench, model: str, seconds: float, times: float) -> dict[str,
     port = free_port()
     server = bench.server(OURS, model, port)
     variables = {**bench.variables(model, port), "GENAI_MAX_QUEUE": str(QUEUE)}
-    request = {"port": port, "path": server.path, "content_type": server.content_type, "bodies": [base64.b64encode(server.body).decode()]}
+    request = server.request(port)
     with running(server, variables, port, bench.folder / "ours.log") as process:
         found = {"capacity": load(bench, {**request, "connections": QUEUE + BATCH, "seconds": 8.0})}
         rate = found["capacity"]["per_second"]
