@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -93,6 +94,31 @@ def test_an_idle_device_computes_at_once_and_a_busy_one_collects(bench: Bench) -
     assert bench.observed.sizes == [1, 4, 2]
     assert len(bench.observed.waits) == 7
     assert bench.batcher.waiting == 0
+
+
+def test_what_comes_together_is_computed_together_by_an_idle_device_too(bench: Bench) -> None:
+    async def main() -> None:
+        bench.go.set()
+        await asyncio.gather(*(bench.batcher.submit(items(n), LONG) for n in range(3)))
+
+    run(main)
+    assert bench.computed == [[0, 1, 2]]
+
+
+def test_a_full_batch_does_not_wait_for_the_event_loop(bench: Bench) -> None:
+    async def main() -> None:
+        first = await bench.occupy()
+        answers = [bench.batcher.submit(items(*[n] * 4), LONG) for n in (1, 2)]
+        await asyncio.sleep(0.01)  # in which it hears of them
+        bench.go.set()
+        until = time.monotonic() + LONG
+        while len(bench.computed) < 3 and time.monotonic() < until:
+            time.sleep(0.001)  # so that the event loop does nothing else
+        assert len(bench.computed) == 3
+        await asyncio.gather(first, *answers)
+
+    run(main)
+    assert bench.computed == [[0], [1] * 4, [2] * 4]
 
 
 def test_a_request_is_never_split_and_none_overtakes(bench: Bench) -> None:

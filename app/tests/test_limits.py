@@ -70,10 +70,11 @@ def test_a_senseless_time(client: TestClient, value: str) -> None:
     check(client.post("/v1/predict", json=ONE, headers=headers), 422, "x-request-timeout-ms: a whole number of")
 
 
-def test_a_client_that_leaves_takes_its_work_along(start: Start) -> None:
+@pytest.mark.parametrize("padding", [0, 900_000], ids=["small", "large"])  # of a large body, not all is read at once
+def test_a_client_that_leaves_takes_its_work_along(start: Start, padding: int) -> None:
     server = start("1.5", GENAI_MAX_BATCH_SIZE="1")
     server.becomes("/ready", 200)
-    body = '{"instances": [[' + "0," * 63 + "0]]}"
+    body = '{"instances": [[' + "0," * 63 + "0]]}" + " " * padding
     request = f"{PREDICT}Content-Length: {len(body)}\r\n\r\n{body}".encode()
     busy = threading.Thread(target=lambda: httpx.post(server.url + "/v1/predict", json=ONE, timeout=60))
     busy.start()

@@ -1,7 +1,8 @@
 """Dynamic batching: requests that wait for the same model are computed together.
 
-An idle device takes what there is at once; while it computes, requests collect, up to the model's `max_batch_size`
-items. Nothing ever waits for a batch to fill. One thread serves one device, and takes turns among its models.
+An idle device takes what there is as soon as the event loop has handled all that has come; while it computes, requests
+collect, up to the model's `max_batch_size` items, and a full batch follows at once. Nothing ever waits for a batch to
+fill. One thread serves one device, and takes turns among its models.
 """
 
 import asyncio
@@ -118,7 +119,7 @@ class Device:
                     return
                 batcher = self._turns.popleft()
                 works = batcher.take()
-                if batcher.waiting:
+                if batcher.has_full_batch():
                     self._turns.append(batcher)
             if works:
                 batcher.compute(works)
@@ -138,7 +139,9 @@ class Batcher:
         self._observer = observer
         self._queue: deque[Work] = deque()
         self._items_per_second = 0.0
-        self.waiting = 0  # items; changed under the device's lock only
+        self.waiting = 0  # items; changed under the device's lock only, as is `_computing`
+        self._computing = 0  # batches whose answers the event loop has not seen yet
+        self._announced = False
 
     def submit(self, inputs: Batch, seconds: float) -> "asyncio.Future[Probabilities]":
         """The answer to come: probabilities, or DeadlineExceeded after `seconds`. QueueFull at once.
@@ -151,7 +154,7 @@ class Batcher:
             self.check_room(len(inputs))
             self._queue.append(work)
             self.waiting += len(inputs)
-            self._device.wake(self)
+        self._announce(loop)
         timer = loop.call_later(seconds, self._expire, work)
         work.answer.add_done_callback(lambda _: self._settled(work, timer))
         return work.answer
@@ -162,10 +165,34 @@ class Batcher:
             self._observer.dropped("queue_full")
             raise QueueFull(retry_after(self.waiting, self._items_per_second))
 
+    def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has the device called in two turns of the event loop: in one it reads what has come, in the next that becomes
+        work. To call it for the first request, while others are being read, costs more than computing them together.
+        """
+        if not self._announced:
+            self._announced = True
+            loop.call_soon(loop.call_soon, self._wake)
+
+    def _wake(self) -> None:
+        self._announced = False
+        with self._device.lock:
+            if self.has_full_batch() or (self.waiting and not self._computing):
+                self._device.wake(self)
+
+    def has_full_batch(self) -> bool:
+        """So much waits that the next batch need not wait for what the event loop may still have to read."""
+        return self.waiting >= self.max_batch_size
+
+    @property
+    def full_batch_seconds(self) -> float:
+        """How long a batch of `max_batch_size` would take, going by the last one; 0 before there was one."""
+        return self.max_batch_size / self._items_per_second if self._items_per_second else 0.0
+
     def take(self) -> list[Work]:
         """The next batch, maybe empty; the caller holds the lock."""
         works, items = take(self._queue, self.max_batch_size, time.monotonic())
         self.waiting -= items
+        self._computing += bool(works)
         return works
 
     def compute(self, works: list[Work]) -> None:
@@ -184,6 +211,10 @@ class Batcher:
             log.debug("an answer came after the end")
 
     def _deliver(self, forward: Forward) -> None:
+        with self._device.lock:
+            self._computing -= 1
+        if self.waiting:
+            self._announce(asyncio.get_running_loop())
         at = 0
         for work in forward.works:
             end = at + len(work.inputs)

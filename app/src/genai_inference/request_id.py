@@ -1,6 +1,6 @@
 """The id by which a request is found again: in the answer's header, in a problem, in the log."""
 
-import os
+import random
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -16,4 +16,5 @@ current: ContextVar[str] = ContextVar("request_id", default="")
 def of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The caller's or its proxy's own id if it is fit for a log, else a new one."""
     sent = next((value for name, value in headers if name == HEADER), b"")
-    return sent.decode() if _FIT.fullmatch(sent) else os.urandom(8).hex()
+    # No secret, so not of the operating system: each call to it would hand Python's lock to the inference thread.
+    return sent.decode() if _FIT.fullmatch(sent) else f"{random.getrandbits(64):016x}"

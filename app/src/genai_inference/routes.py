@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.types import Receive
 
 from . import __version__, bodies, cached, codec
 from .batching import Abandoned
@@ -30,8 +29,6 @@ plain = APIRouter(route_class=PlainRoute)
 
 T = TypeVar("T")
 TIMEOUT_HEADER = "x-request-timeout-ms"
-# A client is looked after only once its request has waited this long: sooner, that costs more than it can save.
-PATIENCE_SECONDS = 0.02
 RAW = {"schema": {"type": "string", "format": "binary"}}
 TIMEOUT = {
     "name": TIMEOUT_HEADER,
@@ -72,16 +69,17 @@ async def predict(request: Request) -> Response:
     model = service.model(request.path_params.get("name"))
     request.scope["model"] = model.card  # for the audit log and the trace
     seconds = _seconds(headers.get(TIMEOUT_HEADER), model.config.deadline_seconds)
+    client_left = request.scope.get("client_left")  # see server.bounded
     body = await request.body()
     if model.config.cache_ttl_seconds:
         asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), seconds)
-        found = await cached.predict(service, model, asked, partial(_unless_abandoned, receive=request.receive))
+        found = await cached.predict(service, model, asked, partial(_unless_abandoned, client_left=client_left))
         request.scope.update(instances=len(found.answer.labels), cache=found.result)
         return cached.response(found)
     model.batcher.check_room()
     batch = await service.decode(model, kind, body)
     request.scope["instances"] = len(batch)
-    probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), request.receive)
+    probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), client_left)
     labels = codec.labels_of(model.card, probabilities)
     service.metrics.predicted(labels, model.card.name, model.card.version)
     return Response(codec.to_json(model.card, probabilities, labels), media_type="application/json")
@@ -96,24 +94,20 @@ def _seconds(header: str | None, most: float) -> float:
     return min(most, int(header) / 1000)
 
 
-async def _unless_abandoned(answer: "asyncio.Future[T]", receive: Receive) -> T:
+async def _unless_abandoned(answer: "asyncio.Future[T]", client_left: "asyncio.Future[None] | None") -> T:
     """The answer; or Abandoned, once the client has closed its connection."""
-    loop = asyncio.get_running_loop()
-    watching: list[asyncio.Task[None]] = []
+    if client_left is None:  # another server than ours, as in tests
+        return await answer
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def give_up(_: object) -> None:
         if not answer.done():
             answer.set_exception(Abandoned())
 
-    timer = loop.call_later(PATIENCE_SECONDS, lambda: watching.append(loop.create_task(watch())))
+    client_left.add_done_callback(give_up)
     try:
         return await answer
     finally:
-        timer.cancel()
-        for task in watching:
-            task.cancel()
+        client_left.remove_done_callback(give_up)
 
 
 @router.get("/v1/models")

@@ -39,6 +39,9 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants,
     sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of their answers.
     uvicorn bounds none of these, and a few such clients would use up all the files or memory that the process may have.
+
+    Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
+    for `http.disconnect`, would take a task for each request.
     """
 
     class Bounded(HttpToolsProtocol):
@@ -47,6 +50,7 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._left = self.loop.create_future()
             self._wait()
 
         def data_received(self, data: bytes) -> None:
@@ -82,6 +86,10 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
             self.parser = httptools.HttpRequestParser(self)
             return b"\r\n".join([*lines, b"", rest])
 
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.scope["client_left"] = self._left  # type: ignore[typeddict-unknown-key]
+
         def on_headers_complete(self) -> None:
             self._pending = 0
             if not self.parser.should_upgrade():
@@ -95,6 +103,8 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
             self._pending = 0
             if not self.parser.should_upgrade():
                 super().on_message_complete()
+                if not self.pipeline:
+                    self.flow.resume_reading()  # paused by a large body; else nobody would see the client leave
 
         def on_response_complete(self) -> None:
             self._wait()
@@ -103,6 +113,7 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             if self._timer is not None:
                 self._timer.cancel()
+            self._left.set_result(None)
             super().connection_lost(exc)
 
         def _wait(self) -> None:
