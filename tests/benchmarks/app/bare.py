@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The bare model loop, in one process with one thread: prints {batch size: seconds of a batch}, as JSON.
 
-    bare.py PACKAGE SECONDS SIZE...
+    bare.py PACKAGE DEVICE SECONDS SIZE...
 """
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from genai_inference.model import read_card
 from genai_inference.network import find_device, load_network, place, probabilities, use_threads
 
 
-def main(package: str, seconds: str, *sizes: str) -> None:
+def main(package: str, device: str, seconds: str, *sizes: str) -> None:
     use_threads(1)
     folder = pathlib.Path(package)
     card = read_card(folder)
-    network = place(load_network(folder, card), find_device("cpu"), "float32", False, card.input.shape)
-    images = np.random.default_rng(0).integers(0, 17, (64, *card.input.shape), dtype=np.uint8)
+    network = place(load_network(folder, card), find_device(device), "float32", False, card.input.shape)
+    images = np.random.default_rng(0).integers(0, 17, (max(map(int, sizes)), *card.input.shape), dtype=np.uint8)
     found = {}
     for size in map(int, sizes):
         taken = []

@@ -1,12 +1,14 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures the inference service against the bare model loop and its peers, on one core of this machine.
+"""Measures the inference service against the bare model loop and its peers, on one core of this machine or on a GPU.
 
     bench_app.py [--runs 5] [--models digits,...] [--servers ours,...] [--more]     writes build/bench-app.json and build/bench-app.md
+    bench_app.py --device cuda:0 --server-cores 2-7 --batch 32 ...
 
 `--more` adds to what an earlier call measured. It says nothing about right or wrong times: only a server that does not start, or answers
-other than 200, makes it fail. Environments and packages are kept in the cache, by what they are made from.
+other than 200, makes it fail. Environments and packages are kept in the cache, by what they are made from; `--python` and `--peers-python`
+are interpreters to use instead, where nothing can be installed.
 """
 from __future__ import annotations
 
@@ -40,10 +42,8 @@ import report  # noqa: E402
 from report import BENTOML, LITSERVE, OURS, PLAIN, RAY  # noqa: E402
 from table import Samples  # noqa: E402
 
-SERVER_CORE, CLIENT_CORE = "0", "1"
+CLIENT_CORE = "1"
 BATCH = 16
-SIZES = [1, 4, 8, 16]
-CONNECTIONS = 3 * BATCH  # one batch computes, one waits, and one is on its way
 SHARE = 0.7
 WARM_UP, SECONDS, START_SECONDS = 1.0, 4.0, 120.0
 RARELY = 0.03  # of all requests, so that the p95 is one of hits
@@ -51,7 +51,9 @@ MODELS = {
     "digits": ["--architecture", "digits-cnn-v1", "--size", "8"],
     "resnet18": ["--architecture", "resnet18-v1", "--size", "64"],
     "resnet50": ["--architecture", "resnet50-v1", "--size", "64"],
+    "resnet50-224": ["--architecture", "resnet50-v1", "--size", "224"],  # for a GPU: one core takes 0.1 s for it
 }
+USUAL = ("digits", "resnet18", "resnet50")
 SCRIPTS = {LITSERVE: "lit.py", RAY: "rayserve.py", PLAIN: "plain.py"}
 PEERS = (LITSERVE, BENTOML, RAY, PLAIN)
 
@@ -99,6 +101,25 @@ class Server:
         return {"port": port, "path": self.path, "content_type": self.content_type, "bodies": [base64.b64encode(self.body).decode()]}
 
 
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """What all servers and the bare loop compute with, and how many instances at once."""
+
+    device: str = "cpu"
+    cores: str = "0"
+    batch: int = BATCH
+    seconds: float = SECONDS
+
+    @property
+    def connections(self) -> int:
+        """One batch computes, one waits, and one is on its way."""
+        return 3 * self.batch
+
+    @property
+    def sizes(self) -> list[int]:
+        return [size for size in (1, 4, 8, 16, 32, 64, 128) if size < self.batch] + [self.batch]
+
+
 @dataclasses.dataclass
 class Bench:
     """What one benchmark knows: the interpreters, the packages, what it has measured."""
@@ -107,13 +128,14 @@ class Bench:
     peers: pathlib.Path | None
     folder: pathlib.Path
     samples: Samples
+    where: Where = Where()
 
     def variables(self, model: str, port: int) -> dict[str, str]:
         path = os.pathsep.join([str(ROOT / "app/src"), str(HERE / "servers")])
-        ours = {"GENAI_MODEL_DIR": str(self.package(model)), "GENAI_PORT": str(port), "GENAI_HOST": "127.0.0.1", "GENAI_DRAIN_SECONDS": "20"}
-        theirs = {"BENCH_MODEL": str(self.package(model)), "BENCH_PORT": str(port), "BENCH_BATCH": str(BATCH)}
+        ours = {"GENAI_MODEL_DIR": str(self.package(model)), "GENAI_PORT": str(port), "GENAI_HOST": "127.0.0.1", "GENAI_DRAIN_SECONDS": "20", "GENAI_DEVICE": self.where.device}
+        theirs = {"BENCH_MODEL": str(self.package(model)), "BENCH_PORT": str(port), "BENCH_BATCH": str(self.where.batch), "BENCH_DEVICE": self.where.device}
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-        shared = {"PYTHONPATH": path, "GENAI_MAX_BATCH_SIZE": str(BATCH), "GENAI_MAX_QUEUE": str(4 * CONNECTIONS), "GENAI_TORCH_THREADS": "1", "GENAI_LOG_LEVEL": "warning"}
+        shared = {"PYTHONPATH": path, "GENAI_MAX_BATCH_SIZE": str(self.where.batch), "GENAI_MAX_QUEUE": str(4 * self.where.connections), "GENAI_TORCH_THREADS": "1", "GENAI_LOG_LEVEL": "warning"}
         return {**os.environ, **shared, **ours, **theirs, **quiet}
 
     def package(self, model: str) -> pathlib.Path:
@@ -125,7 +147,8 @@ class Bench:
 
     def server(self, name: str, model: str, port: int) -> Server:
         json_body = json.dumps({"instances": [[n % 17 for n in range(64)]]}).encode()
-        raw_body = npy(3, 64, 64)
+        side = int(MODELS[model][-1])
+        raw_body = npy(3, side, side)
         text_body = json.dumps({"image": base64.b64encode(raw_body).decode()}).encode()
         texts_body = json.dumps({"images": [base64.b64encode(raw_body).decode()]}).encode()
         small = model == "digits"
@@ -179,11 +202,11 @@ def redis_url() -> t.Iterator[str]:
 
 
 @contextlib.contextmanager
-def running(server: Server, variables: dict[str, str], port: int, log: pathlib.Path) -> t.Iterator[subprocess.Popen]:
+def running(server: Server, variables: dict[str, str], port: int, log: pathlib.Path, cores: str = Where.cores) -> t.Iterator[subprocess.Popen]:
     """The server, once it answers. Its whole process group goes when the block ends."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["taskset", "-c", SERVER_CORE, *server.command], env=variables, cwd=log.parent, stdout=out, stderr=out, start_new_session=True
+            ["taskset", "-c", cores, *server.command], env=variables, cwd=log.parent, stdout=out, stderr=out, start_new_session=True
         )
     try:
         until = time.monotonic() + START_SECONDS
@@ -231,22 +254,24 @@ def load(bench: Bench, key: str, spec: dict) -> dict:
 def measure(bench: Bench, model: str, name: str) -> None:
     """One server with one model: throughput, one at a time, at LitServe's load; ours at its own load, and its no-op route, too."""
     port = free_port()
+    where = bench.where
     server = bench.server(name, model, port)
-    with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log"):
+    with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log", where.cores):
         request = server.request(port)
         key = f"{model}.{name}"
+        whole, half, many = {"seconds": where.seconds}, {"seconds": where.seconds / 2}, {"connections": 4 * where.connections}
         raw = [bare(bench, model)] if name == OURS else []
-        full = load(bench, f"{key}.full", {**request, "connections": CONNECTIONS})
+        full = load(bench, f"{key}.full", {**request, **whole, "connections": where.connections})
         raw += [bare(bench, model)] if name == OURS else []
-        load(bench, f"{key}.alone", {**request, "connections": 1, "seconds": SECONDS / 2})
+        load(bench, f"{key}.alone", {**request, **half, "connections": 1})
         theirs = bench.samples.values.get(f"{model}.{LITSERVE}.full.per_second")
         if theirs:
-            load(bench, f"{key}.even", {**request, "connections": 4 * CONNECTIONS, "rate": SHARE * bench.samples.median(f"{model}.{LITSERVE}.full.per_second")})
+            load(bench, f"{key}.even", {**request, **whole, **many, "rate": SHARE * statistics.median(theirs)})
         if name == OURS:
-            load(bench, f"{key}.steady", {**request, "connections": 4 * CONNECTIONS, "rate": SHARE * full["per_second"]})
+            load(bench, f"{key}.steady", {**request, **whole, **many, "rate": SHARE * full["per_second"]})
             no_op = {"port": port, "path": "/health", "content_type": "text/plain", "bodies": []}
-            route = load(bench, f"{key}.no_op", {**no_op, "connections": BATCH, "seconds": SECONDS / 2})
-            limit = report.allowed(statistics.mean(raw), 1 / route["per_second"])
+            route = load(bench, f"{key}.no_op", {**no_op, **half, "connections": where.batch})
+            limit = report.allowed(statistics.mean(raw), 1 / route["per_second"], where.device)
             bench.samples.add(f"{key}.of_allowed", full["per_second"] / limit)
     if name == OURS:
         measure_cached(bench, model, SHARE * full["per_second"])
@@ -254,14 +279,16 @@ def measure(bench: Bench, model: str, name: str) -> None:
 
 def measure_cached(bench: Bench, model: str, rate: float) -> None:
     """The same question again and again, `rate` times a second: answered by this process, and by Redis."""
+    where = bench.where
     with redis_url() as url:
         layers = {"local": {}, "redis": {"GENAI_CACHE_LOCAL_BYTES": "0", "GENAI_REDIS_URL": url}}
         for layer in ("local", "redis") if url else ("local",):
             port = free_port()
             server = bench.server(OURS, model, port)
             variables = {**bench.variables(model, port), "GENAI_CACHE_TTL_SECONDS": "600", **layers[layer]}
-            with running(server, variables, port, bench.folder / f"{OURS}.log"):
-                load(bench, f"{model}.{OURS}.cached_{layer}", {**server.request(port), "connections": 4 * CONNECTIONS, "rate": rate, "seconds": SECONDS / 2})
+            with running(server, variables, port, bench.folder / f"{OURS}.log", where.cores):
+                spec = {**server.request(port), "connections": 4 * where.connections, "rate": rate, "seconds": where.seconds / 2}
+                load(bench, f"{model}.{OURS}.cached_{layer}", spec)
                 results = cache_results(port)
             if results["miss"] > RARELY * sum(results.values()):
                 raise Wrong(f"{model}: one question asked again and again was computed again: {results}")
@@ -279,7 +306,9 @@ def bare(bench: Bench, model: str) -> float:
     """Instances a second of the bare loop at its best. Measured right before and after the service, whose server idles meanwhile: the
     speed of a shared machine changes from minute to minute.
     """
-    command = ["taskset", "-c", SERVER_CORE, str(bench.ours), str(HERE / "bare.py"), str(bench.package(model)), str(SECONDS / 4), *map(str, SIZES)]
+    where = bench.where
+    loop = [str(HERE / "bare.py"), str(bench.package(model)), where.device, str(where.seconds / 4), *map(str, where.sizes)]
+    command = ["taskset", "-c", where.cores, str(bench.ours), *loop]
     found = subprocess.run(command, env=bench.variables(model, 0), check=True, capture_output=True, text=True, timeout=120).stdout
     for size, seconds in json.loads(found).items():
         bench.samples.add(f"{model}.bare.{size}", seconds)
@@ -303,17 +332,24 @@ def write(bench: Bench, models: list[str], missing: dict[str, str]) -> None:
         facts = {
             "runs": min(len(bench.samples.values[f"{model}.{OURS}.full.p50"]) for model in measured),
             "busy": max(max(found) for key, found in bench.samples.values.items() if key.endswith("client_busy")),
-            "batch": BATCH, "connections": CONNECTIONS, "share": SHARE, "peers": ", ".join(peers), "missing": missing,
+            "batch": bench.where.batch, "connections": bench.where.connections, "share": SHARE, "peers": ", ".join(peers), "missing": missing,
+            "device": bench.where.device, "cores": bench.where.cores,
         }
-        (BUILD / "bench-app.md").write_text(report.markdown(bench.samples, measured, SIZES, facts), encoding="utf-8")
+        (BUILD / "bench-app.md").write_text(report.markdown(bench.samples, measured, bench.where.sizes, facts), encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default=",".join(USUAL))
     parser.add_argument("--servers", default=",".join((OURS, *PEERS)))
     parser.add_argument("--more", action="store_true")
+    parser.add_argument("--device", default=Where.device)
+    parser.add_argument("--server-cores", default=Where.cores)
+    parser.add_argument("--batch", type=int, default=Where.batch)
+    parser.add_argument("--seconds", type=float, default=Where.seconds)
+    parser.add_argument("--python", type=pathlib.Path)
+    parser.add_argument("--peers-python", type=pathlib.Path)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives us
     models, servers = arguments.models.split(","), arguments.servers.split(",")
@@ -324,13 +360,14 @@ def main() -> int:
         samples = Samples({key: figure["values"] for key, figure in earlier["figures"].items()})
         missing = earlier["missing"]
     try:
-        peers = environment("peers") if set(servers) & set(PEERS) else None
+        peers = arguments.peers_python or environment("peers") if set(servers) & set(PEERS) else None
     except Wrong as error:
         print(error, file=sys.stderr)
         peers, servers = None, [OURS]
         missing = dict.fromkeys(PEERS, "could not be installed")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(environment("ours"), peers, pathlib.Path(folder), samples)
+        where = Where(arguments.device, arguments.server_cores, arguments.batch, arguments.seconds)
+        bench = Bench(arguments.python or environment("ours"), peers, pathlib.Path(folder), samples, where)
         for run in range(arguments.runs):
             for model in models:
                 for name in rotated(servers, run):

@@ -19,7 +19,10 @@ import report
 from table import Samples
 
 SIZES = [1, 16]
-FACTS = {"runs": 3, "busy": 0.1, "batch": 16, "connections": 48, "share": 0.7, "peers": "a==1", "missing": {report.RAY: "could not be installed"}}
+FACTS = {
+    "runs": 3, "busy": 0.1, "batch": 16, "connections": 48, "share": 0.7, "peers": "a==1", "missing": {report.RAY: "could not be installed"},
+    "device": "cpu", "cores": "0",
+}
 
 
 @pytest.fixture(name="samples")
@@ -36,9 +39,11 @@ def made_up():
     return samples
 
 
-def test_what_a_core_allows():
+def test_what_is_possible():
     assert report.allowed(200.0, 0.0) == 200
     assert report.allowed(200.0, 0.005) == 100  # as long for HTTP as for the model
+    assert report.allowed(200.0, 0.001, "cuda:0") == 200  # while the GPU computes, the core does HTTP
+    assert report.allowed(200.0, 0.010, "cuda:0") == pytest.approx(100)
 
 
 def test_the_best_batch_size(samples):
@@ -48,7 +53,7 @@ def test_the_best_batch_size(samples):
 def test_goals(samples):
     share, steady, local, redis, faster, latency, lone = report.goals(samples, "m", SIZES)
     assert (share.figure, share.met) == (97, True)
-    assert "core allows (192/s; T_raw 200/s in batches of 16" in share.about
+    assert "what is possible (192/s; T_raw 200/s in batches of 16" in share.about
     assert (steady.limit, steady.met) == (165, True)
     assert (local.met, redis.met) == (True, False)
     assert (faster.figure, faster.met) == (1.9, True)
@@ -92,6 +97,13 @@ def test_the_report_of_overload():
 
 def test_memory_that_the_first_seconds_take_is_no_leak():
     assert overload.growth([10, 100, 100, 100, 101] * 2) == pytest.approx(101 / 100 - 1)
+
+
+def test_the_report_says_what_computed(samples):
+    assert "have one core and one thread" in report.markdown(samples, ["m"], SIZES, FACTS)
+    on_gpu = report.markdown(samples, ["m"], SIZES, {**FACTS, "device": "cuda:0", "cores": "2-7"})
+    assert "have cuda:0, the cores 2-7 and one thread" in on_gpu
+    assert "T_raw or 1 / c" in on_gpu
 
 
 def test_the_report_names_a_peer_that_is_missing(samples):

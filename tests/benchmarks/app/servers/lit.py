@@ -9,7 +9,7 @@ import os
 
 import litserve
 import numpy as np
-from shared import LIMIT, PORT, Predictor, from_numbers, from_text, to_answer
+from shared import DEVICE, LIMIT, PORT, Predictor, from_numbers, from_text, to_answer
 
 BATCH_TIMEOUT = float(os.environ.get("BENCH_BATCH_TIMEOUT", "0.005"))
 
@@ -30,5 +30,5 @@ class Api(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Api(max_batch_size=LIMIT, batch_timeout=BATCH_TIMEOUT)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=60, fast_queue=True)
+    server = litserve.LitServer(api, accelerator="cpu" if DEVICE == "cpu" else "cuda", devices=1, workers_per_device=1, timeout=60, fast_queue=True)
     server.run(host="127.0.0.1", port=PORT, num_api_servers=1, log_level="warning", generate_client_file=False, access_log=False)

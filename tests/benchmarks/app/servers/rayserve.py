@@ -7,11 +7,13 @@ import time
 import numpy as np
 import ray
 from ray import serve
-from shared import LIMIT, PORT, Predictor, from_body, to_answer
+from shared import DEVICE, LIMIT, PORT, Predictor, from_body, to_answer
 from starlette.requests import Request
 
+GPUS = int(DEVICE != "cpu")
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=1024, ray_actor_options={"num_cpus": 1})
+
+@serve.deployment(num_replicas=1, max_ongoing_requests=1024, ray_actor_options={"num_cpus": 1, "num_gpus": GPUS})
 class Model:
     def __init__(self) -> None:
         self.predictor = Predictor()
@@ -25,7 +27,7 @@ class Model:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, num_gpus=GPUS, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     serve.run(Model.bind())
     while True:

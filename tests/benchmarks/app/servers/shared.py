@@ -9,14 +9,17 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import base64
+import contextlib
 import json
 import pathlib
+import threading
 
 import numpy as np
 from genai_inference.model import read_card
 from genai_inference.network import find_device, load_network, place, probabilities, use_threads
 
 LIMIT = int(os.environ["BENCH_BATCH"])
+DEVICE = os.environ["BENCH_DEVICE"]
 PORT = int(os.environ["BENCH_PORT"])
 FOLDER = pathlib.Path(os.environ["BENCH_MODEL"])
 CARD = read_card(FOLDER)
@@ -24,16 +27,18 @@ NPY_HEADER = 128  # bytes before the numbers of an .npy file such as the client 
 
 
 class Predictor:
-    """The model. Its one input is a batch (n, *shape)."""
+    """The model. Its one input is a batch (n, *shape). On a GPU it computes for one thread at a time."""
 
     def __init__(self) -> None:
         use_threads(1)
-        self._network = place(load_network(FOLDER, CARD), find_device("cpu"), "float32", False, CARD.input.shape)
-        for size in (1, LIMIT):
+        self._network = place(load_network(FOLDER, CARD), find_device(DEVICE), "float32", False, CARD.input.shape)
+        self._turn = threading.Lock() if DEVICE != "cpu" else contextlib.nullcontext()
+        for size in (2**power for power in range(LIMIT.bit_length())):
             self(np.zeros((size, *CARD.input.shape), dtype=np.uint8))
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        return probabilities(self._network, batch, CARD.input.maximum)
+        with self._turn:
+            return probabilities(self._network, batch, CARD.input.maximum)
 
 
 def from_body(body: bytes) -> np.ndarray:
