@@ -187,46 +187,6 @@ class Graph(nn.Module):
         return scores
 
 
-class Recorded(nn.Module):
-    """A network on a GPU whose kernels are recorded, once for each size of a batch, and then started all at once (CUDA
-    graphs; HIP's on ROCm): to start them one by one from Python takes longer than to compute a small batch, and holds
-    Python's lock. A batch is filled up to the next power of two. One thread at a time; scores hold until the next call.
-    """
-
-    def __init__(self, network: nn.Module, device: torch.device, shape: list[int]) -> None:
-        super().__init__()
-        self.network = network
-        self._device = device
-        self._shape = shape
-        self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]  # memory for all, as only one runs
-        self._recordings: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        count = len(images)
-        size = 1 << (count - 1).bit_length()
-        if size not in self._recordings:
-            self._recordings[size] = self._record(images.new_zeros((size, *self._shape)))
-        graph, inputs, scores = self._recordings[size]
-        inputs[:count].copy_(images)
-        graph.replay()
-        return scores[:count]
-
-    def _record(self, inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        """The graph, and the memory that it reads and writes."""
-        with torch.cuda.device(self._device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # the first calls choose kernels and allocate: no part of a recording
-                for _ in range(3):
-                    self.network(inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: what other threads ask of the GPU meanwhile, of the version that still serves, is no error.
-            with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
-                scores: Tensor = self.network(inputs)
-        return graph, inputs, scores
-
-
 def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool, shape: list[int]) -> nn.Module:
     """The network where and how it is to compute. `shape` is that of an instance."""
     # channels_last is what convolutions are fastest in, on CPUs and GPUs.
@@ -236,8 +196,6 @@ def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool, 
         network.compile(dynamic=True)  # type: ignore[no-untyped-call]  # once for any size of a batch, not once for each
     elif device.type == "cpu" and dtype == "float32":
         return Graph(network, shape)
-    elif device.type == "cuda":
-        return Recorded(network, device, shape)
     return network
 
 

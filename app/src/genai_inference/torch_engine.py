@@ -58,7 +58,6 @@ class TorchEngine:
 
     def _warm_up(self, card: ModelCard) -> None:
         """The first calls are the slow ones: of the process, of the network, and of each size of a batch."""
-        most = self._config.max_batch_size
         for _ in range(self._config.warm_up):
-            for size in (*(2**power for power in range((most - 1).bit_length())), most):
+            for size in sorted({1, 2, self._config.max_batch_size}):
                 self.predict(np.zeros((size, *card.input.shape), dtype=np.float32))
