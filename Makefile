@@ -56,8 +56,8 @@ down: venv ## removes the cluster, keeps the caches
 CHECKS = \
 	--step lint 'yamllint --strict . && antsibull-changelog lint && ansible-lint --nocolor' \
 	--beside app 'cd app && $(BIN)/python -m pytest -q --numprocesses 3' \
-	--step sanity '$(BIN)/python tests/tools/sanity.py $(1)' \
-	--beside 'unit and render' '$(BIN)/python -m pytest tests/unit tests/render'
+	--step 'sanity and unit' '$(BIN)/python tests/tools/sanity.py $(1) && $(BIN)/python -m pytest tests/unit' \
+	--beside render '$(BIN)/python -m pytest tests/render'
 
 .PHONY: check
 check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 2 min; V=1 shows everything

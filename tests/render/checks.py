@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import typing as t
 
@@ -80,17 +81,19 @@ def keeps_running(manifest: dict, spec: dict) -> list[dict]:
 # --- schemas ----------------------------------------------------------------------------------------------------------
 def schema(manifests: Manifests) -> list[str]:
     """Strict: a field that the API does not have is a problem too."""
-    problems = []
-    for manifest in manifests:
-        if manifest["apiVersion"] in NO_SCHEMA:
-            continue
-        try:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
-        except kubernetes_validate.ValidationError as exc:
-            problems.append(f"{label(manifest)}: {'.'.join(map(str, exc.path))}: {exc.message}")
-        except kubernetes_validate.SchemaNotFoundError:
-            problems.append(f"{label(manifest)}: no schema of {manifest['apiVersion']}; give NO_SCHEMA the reason")
-    return problems
+    return [problem for manifest in manifests if manifest["apiVersion"] not in NO_SCHEMA for problem in _misfits(json.dumps(manifest))]
+
+
+@functools.cache  # most hosts of an inventory have most of their manifests in common
+def _misfits(text: str) -> tuple[str, ...]:
+    manifest = json.loads(text)
+    try:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as exc:
+        return (f"{label(manifest)}: {'.'.join(map(str, exc.path))}: {exc.message}",)
+    except kubernetes_validate.SchemaNotFoundError:
+        return (f"{label(manifest)}: no schema of {manifest['apiVersion']}; give NO_SCHEMA the reason",)
+    return ()
 
 
 # --- Pod Security, profile restricted (https://kubernetes.io/docs/concepts/security/pod-security-standards/) -----------
