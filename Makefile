@@ -60,7 +60,7 @@ CHECKS = \
 	--beside render '$(BIN)/python -m pytest tests/render'
 
 .PHONY: check
-check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 2 min; V=1 shows everything
+check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 4 min; V=1 shows everything
 	@$(STEPS) $(call CHECKS,--quick)
 
 .PHONY: sanity

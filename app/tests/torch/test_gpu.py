@@ -50,7 +50,7 @@ def test_it_says_what_a_cpu_says(tmp_path: Path, images: Batch, dtype: str) -> N
     engine.load()
     assert engine.device == "cuda:0"
     expected = layers(found, images)
-    for size in (*range(1, MOST + 1), 1):  # the last one after larger ones, whose numbers are in the same memory
+    for size in (*range(1, MOST + 1), 1):
         np.testing.assert_allclose(engine.predict(images[:size]), expected[:size], atol=TOLERANCE[dtype], rtol=0)
 
 

@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import sys
 import time
+import typing as t
 
 import numpy as np
 from genai_inference.model import read_card
@@ -30,14 +31,20 @@ def main(package: str, device: str, seconds: str, *sizes: str) -> None:
     images = np.random.default_rng(0).integers(0, 17, (max(map(int, sizes)), *card.input.shape), dtype=np.uint8)
     found = {}
     for size in map(int, sizes):
-        taken = []
-        until = time.perf_counter() + float(seconds)
-        while time.perf_counter() < until or len(taken) < 4:
-            start = time.perf_counter()
-            probabilities(network, images[:size], card.input.maximum)
-            taken.append(time.perf_counter() - start)
+        taken = times(lambda batch=images[:size]: probabilities(network, batch, card.input.maximum), float(seconds))
         found[size] = statistics.mean(taken[1:])  # of the time that passed, as for a server
     print(json.dumps(found))
+
+
+def times(compute: t.Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of every call, of which there are four at least."""
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(taken) < 4:
+        start = time.perf_counter()
+        compute()
+        taken.append(time.perf_counter() - start)
+    return taken
 
 
 if __name__ == "__main__":

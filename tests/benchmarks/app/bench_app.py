@@ -51,7 +51,7 @@ MODELS = {
     "digits": ["--architecture", "digits-cnn-v1", "--size", "8"],
     "resnet18": ["--architecture", "resnet18-v1", "--size", "64"],
     "resnet50": ["--architecture", "resnet50-v1", "--size", "64"],
-    "resnet50-224": ["--architecture", "resnet50-v1", "--size", "224"],  # for a GPU: one core takes 0.1 s for it
+    "resnet50-224": ["--architecture", "resnet50-v1", "--size", "224"],  # for a GPU
 }
 USUAL = ("digits", "resnet18", "resnet50")
 SCRIPTS = {LITSERVE: "lit.py", RAY: "rayserve.py", PLAIN: "plain.py"}

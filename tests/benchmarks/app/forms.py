@@ -9,17 +9,13 @@ Layers one by one, as a training program has them; what the service makes of the
 """
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import functools
 import pathlib
 import statistics
 import sys
-import time
 import typing as t
 
+import bare  # first: it sets torch's threads
 import numpy as np
 from genai_inference.model import read_card
 from genai_inference.network import find_device, framework, load_network, place, probabilities, use_threads
@@ -61,13 +57,7 @@ def median(compute: t.Callable[[], object], seconds: float) -> float:
     """Seconds of one call, after the first ones, which choose kernels and allocate."""
     for _ in range(3):
         compute()
-    taken = []
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(taken) < 4:
-        start = time.perf_counter()
-        compute()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    return statistics.median(bare.times(compute, seconds))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import base64
-import contextlib
 import json
 import pathlib
-import threading
 
 import numpy as np
 from genai_inference.model import read_card
@@ -27,18 +25,16 @@ NPY_HEADER = 128  # bytes before the numbers of an .npy file such as the client 
 
 
 class Predictor:
-    """The model. Its one input is a batch (n, *shape). On a GPU it computes for one thread at a time."""
+    """The model. Its one input is a batch (n, *shape)."""
 
     def __init__(self) -> None:
         use_threads(1)
         self._network = place(load_network(FOLDER, CARD), find_device(DEVICE), "float32", False, CARD.input.shape)
-        self._turn = threading.Lock() if DEVICE != "cpu" else contextlib.nullcontext()
-        for size in (2**power for power in range(LIMIT.bit_length())):
+        for size in (1, LIMIT):
             self(np.zeros((size, *CARD.input.shape), dtype=np.uint8))
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        with self._turn:
-            return probabilities(self._network, batch, CARD.input.maximum)
+        return probabilities(self._network, batch, CARD.input.maximum)
 
 
 def from_body(body: bytes) -> np.ndarray:
