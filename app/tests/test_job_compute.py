@@ -106,14 +106,16 @@ def outcome(of: Claim, models: Models, wish: Wish | None = None) -> Outcome:
 
 
 def test_predictions_in_the_order_of_the_instances(models: Models) -> None:
-    """Although each model's queue has room for one batch only, and both compute at once."""
+    """Although each model's queue has room for one batch only, and both compute at once: the first four chunks, of four
+    instances each, are handed out in turn; how the rest is shared depends on which thread gets a core.
+    """
     labels = [index % 10 for index in range(101)]
     found = outcome(claim(labels), models)
     assert found.status == "succeeded"
     answer = json.loads(found.result)
     assert [each["label"] for each in answer["predictions"]] == labels
     assert answer["model"] == {"name": "stub", "version": "9.8.7"}
-    assert all(sum(engine.batches) >= 20 for engine in engines(models))
+    assert min(sum(engine.batches) for engine in engines(models)) >= 8
 
 
 def test_no_more_devices_than_asked_for(models: Models) -> None:

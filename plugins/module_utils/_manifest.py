@@ -194,9 +194,10 @@ def _misshapen(manifest: dict) -> str:
         if not isinstance(manifest.get(field), (dict, type(None))):
             return f"{field} must be a mapping"
     spec = manifest.get("spec") or {}
-    target = spec.get("scaleTargetRef") or {}
-    if manifest["kind"] == "HorizontalPodAutoscaler" and not (isinstance(target, dict) and all(isinstance(v, str) for v in target.values())):
-        return "spec.scaleTargetRef must be a mapping of strings"
+    if manifest["kind"] == "HorizontalPodAutoscaler":
+        target = spec.get("scaleTargetRef")
+        if not (isinstance(target, dict) and all(isinstance(value, str) for value in target.values())):
+            return "spec.scaleTargetRef must be a mapping of strings"
     return _misshapen_definition(spec) if manifest["kind"] == "CustomResourceDefinition" else ""
 
 

@@ -42,6 +42,9 @@ BAD = [
     ("label no string", with_meta(labels={"a": 1}), "metadata.labels.a is 1, quote it"),
     ("annotation bool", with_meta(annotations={"a": True}), "metadata.annotations.a is True, quote it"),
     ("labels a list", with_meta(labels=["a"]), "metadata.labels must be a mapping"),
+    *((f"an autoscaler of {text}", workload("HorizontalPodAutoscaler", maxReplicas=2, **target), "spec.scaleTargetRef must be a mapping of strings")
+      for text, target in {"nothing": {}, "null": {"scaleTargetRef": None}, "a list": {"scaleTargetRef": []},
+                           "a number": {"scaleTargetRef": {"name": 1}}}.items()),
     ("NaN", configmap(data={"x": float("nan")}), "data.x is nan"),
     ("infinity", configmap(data={"x": [float("inf")]}), "data.x[0] is inf"),
     ("date", configmap(data={"x": datetime.date(2026, 1, 1)}), "data.x is a date"),
@@ -49,7 +52,7 @@ BAD = [
     ("negative replicas", workload(replicas=-1), "spec.replicas is -1"),
     ("replicas as text", workload(replicas="3"), "spec.replicas is '3'"),
     ("replicas as bool", workload(replicas=True), "spec.replicas is True"),
-    ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2), "1 <= min <= max"),
+    ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2, scaleTargetRef={}), "1 <= min <= max"),
     ("secret as a number", {**configmap(data={"pin": 12345}), "kind": "Secret"}, "data.pin is not base64"),
     ("bad wave", with_meta(annotations={ANNOTATION_WAVE: "soon"}), "must be a whole number"),
     ("too large", configmap(data={"x": "y" * 2_000_000}), "split it"),
