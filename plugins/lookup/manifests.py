@@ -114,7 +114,7 @@ def _refuse_unknown(role: pathlib.Path, variables: t.Iterable[str]) -> None:
     spec_file = role / "meta" / "argument_specs.yml"
     if not spec_file.exists():
         return
-    specs = yaml.safe_load(spec_file.read_text(encoding="utf-8"))["argument_specs"]
+    specs = yaml.load(spec_file.read_text(encoding="utf-8"), Loader=_Loader)["argument_specs"]  # a safe loader
     known = {option for entry in specs.values() for option in entry.get("options", {})}
     prefix = f"{role.name}_"
     # A role may be called like the beginning of another: gpu_nodes_list is no business of a role named gpu.

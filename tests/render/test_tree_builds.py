@@ -33,7 +33,7 @@ def test_render_has_the_roles_of_the_site():
     assert [task["tags"] for task in rendering["tasks"]] == [["always"]]
 
 
-class Go(yaml.SafeLoader):
+class Go(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML 1.2 as Go's parsers read and write it: PyYAML would take `1e3` for text and `on` for a truth value."""
 
     yaml_implicit_resolvers: dict = {}
