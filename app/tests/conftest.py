@@ -10,14 +10,14 @@ import pytest
 from backing import durable_redis, postgres_cluster, postgres_server, redis_server
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from processes import start
+from processes import start, start_once
 from stub import StubEngine
 from waiting import eventually
 
 from genai_inference.api import create_app
 from genai_inference.settings import Settings
 
-__all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start"]  # the fixtures
+__all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start", "start_once"]  # the fixtures
 
 TORCH_TESTS = Path(__file__).parent / "torch"
 PARTS = {Path(__file__).parent / name: f"--{name}" for name in ("torch", "services", "hostile", "browser")}

@@ -123,6 +123,14 @@ def test_nothing_is_left_of_an_idle_connection(start: Start) -> None:
     assert b"connection: close" not in answer
 
 
+@pytest.fixture(scope="module")
+def server(start_once: Start) -> Server:
+    """One for all that clients may do to it, and that it has to survive."""
+    server = start_once(GENAI_MAX_BODY_BYTES="1024", GENAI_RECEIVE_SECONDS="300")
+    server.becomes("/ready", 200)
+    return server
+
+
 PREDICT = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 RAW = {
     "no HTTP": ("HELLO\r\n\r\n", 400),
@@ -141,9 +149,7 @@ RAW = {
 
 
 @pytest.mark.parametrize(("text", "status"), RAW.values(), ids=RAW)
-def test_odd_http(start: Start, text: str, status: int) -> None:
-    server = start(GENAI_MAX_BODY_BYTES="1024")
-    server.becomes("/ready", 200)
+def test_odd_http(server: Server, text: str, status: int) -> None:
     assert server.says(text).startswith(b"HTTP/1.1 %d" % status)
     assert server.status("/health") == 200
 
@@ -157,9 +163,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS)
-def test_what_has_no_end_is_ended(start: Start, begin: str, more: str) -> None:
-    server = start(GENAI_RECEIVE_SECONDS="300")
-    server.becomes("/ready", 200)
+def test_what_has_no_end_is_ended(server: Server, begin: str, more: str) -> None:
     block = (more * 4096).encode()
     with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
         connection.sendall((PREDICT + begin).encode())
@@ -169,18 +173,14 @@ def test_what_has_no_end_is_ended(start: Start, begin: str, more: str) -> None:
     assert server.status("/health") == 200
 
 
-def test_requests_sent_ahead_are_answered_in_their_order(start: Start) -> None:
-    server = start()
-    server.becomes("/ready", 200)
+def test_requests_sent_ahead_are_answered_in_their_order(server: Server) -> None:
     paths = ["/health", "/none", "/version"] * 10
     ahead = "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths)
     answer = server.says(ahead + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"404", b"200"] * 10 + [b"200"]
 
 
-def test_one_connection_cannot_queue_requests_without_end(start: Start) -> None:
-    server = start()
-    server.becomes("/ready", 200)
+def test_one_connection_cannot_queue_requests_without_end(server: Server) -> None:
     request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     address = ("127.0.0.1", server.port)
     with socket.create_connection(address, LIMIT_SECONDS) as connection, pytest.raises(ConnectionError):
@@ -190,10 +190,8 @@ def test_one_connection_cannot_queue_requests_without_end(start: Start) -> None:
 
 
 @pytest.mark.parametrize("pause", [0, 0.5])
-def test_a_protocol_that_is_offered_changes_nothing(start: Start, pause: float) -> None:
+def test_a_protocol_that_is_offered_changes_nothing(server: Server, pause: float) -> None:
     """By Java's client, or by `curl --http2`."""
-    server = start()
-    server.becomes("/ready", 200)
     upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
     body = json.dumps({"instances": [digit(3)]})
     head = f"{PREDICT}Content-Length: {len(body)}\r\n{upgrade}\r\n"
@@ -208,9 +206,7 @@ def test_a_protocol_that_is_offered_changes_nothing(start: Start, pause: float) 
             assert json.load(answer)["predictions"][0]["label"] == 3
 
 
-def test_protocols_offered_ahead_change_nothing(start: Start) -> None:
-    server = start()
-    server.becomes("/ready", 200)
+def test_protocols_offered_ahead_change_nothing(server: Server) -> None:
     offer = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     answer = server.says(offer * 50 + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 51

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,17 +52,31 @@ Start = Callable[..., Server]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers, and ends those that still run after the test."""
+    with _starting(tmp_path) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def start_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts servers for all tests of a module, which none of them may end."""
+    with _starting(tmp_path_factory.mktemp("servers")) as run:
+        yield run
+
+
+@contextmanager
+def _starting(folder: Path) -> Iterator[Start]:
     servers: list[Server] = []
 
     def run(mode: str = "0.02", drain_seconds: float = 300, script: str = "serve_stub.py", **settings: str) -> Server:
-        log = tmp_path / f"{len(servers)}.log"
+        log = folder / f"{len(servers)}.log"
         variables = {
             "GENAI_HOST": "127.0.0.1",
             "GENAI_PORT": "0",
             "GENAI_DRAIN_SECONDS": str(drain_seconds),
             **settings,
         }
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("GENAI_", "OTEL_"))}
+        environment = {**others, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
         program = str(Path(__file__).with_name(script))
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -73,7 +88,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         servers[-1].port = json.loads(log.read_text().splitlines()[0])["port"]
         return servers[-1]
 
-    yield run
-    for server in servers:
-        server.process.kill()
-        server.process.wait()
+    try:
+        yield run
+    finally:
+        for server in servers:
+            server.process.kill()
+            server.process.wait()
