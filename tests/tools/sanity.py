@@ -34,8 +34,11 @@ SLOW = ("pylint",)
 # app/ is a program with a licence, tests and a linter configuration of its own; the others hold manifests, several in a file.
 NOT_ANSIBLE = ("app/", "molecule/openshift/files/", "roles/policy/examples/")
 
-DOCUMENTED = (*(("module", name) for name in ("release", "release_info", "render", "verify", "drift", "gpu_nodes", "gpu_nodes_info")), ("lookup", "manifests"),
-              ("filter", "network_policies"))
+DOCUMENTED = {
+    "module": ("release", "release_info", "render", "verify", "drift", "gpu_nodes", "gpu_nodes_info"),
+    "lookup": ("manifests",),
+    "filter": ("network_policies",),
+}
 PLAYBOOKS = ("site", "rollback", "verify", "drift", "render", "teardown", "bootstrap_rbac")
 
 
@@ -75,15 +78,16 @@ def install(name: str, archive: pathlib.Path) -> pathlib.Path:
 
 def check_documentation(name: str, elsewhere: str) -> None:
     """ansible-doc ends well even when it has found nothing: then only its standard error names the plugin."""
-    for kind, plugin in DOCUMENTED:
-        text = call("ansible-doc", "-t", kind, f"{name}.{plugin}", cwd=elsewhere)
-        if f"{name}.{plugin}" not in text:
-            sys.exit(f"ansible-doc -t {kind} {name}.{plugin} found nothing:\n{text}")
+    for kind, plugins in DOCUMENTED.items():
+        wanted = [f"{name}.{plugin}" for plugin in plugins]
+        text = call("ansible-doc", "-t", kind, *wanted, cwd=elsewhere)
+        missing = set(wanted) - set(re.findall(r"^> [A-Z]+ (\S+) \(", re.sub(r"\x1b\[[0-9;]*m", "", text), re.MULTILINE))
+        if missing:
+            sys.exit(f"ansible-doc -t {kind} did not find {', '.join(sorted(missing))}:\n{text}")
 
 
 def check_playbooks(name: str, elsewhere: str) -> None:
-    for playbook in PLAYBOOKS:
-        call("ansible-playbook", "--syntax-check", "-i", "platforms,", f"{name}.{playbook}", cwd=elsewhere)
+    call("ansible-playbook", "--syntax-check", "-i", "platforms,", *(f"{name}.{playbook}" for playbook in PLAYBOOKS), cwd=elsewhere)
 
 
 def sanity(target: pathlib.Path, quick: bool) -> int:
