@@ -41,9 +41,9 @@ class Starter(threading.local):
     def __init__(self) -> None:
         self._loaded: dict[tuple, Loaded] = {}
 
-    def __call__(self, words: t.Any, *_: t.Any, env: dict[str, str] | None = None, cwd: str | None = None, **options: t.Any) -> t.Any:
-        if not isinstance(words, list) or words[:2] != ["ansible-playbook", "--syntax-check"] or cwd:
-            return _start(words, *_, env=env, cwd=cwd, **options)
+    def __call__(self, words: t.Any, check: bool = False, env: dict[str, str] | None = None, cwd: str | None = None, **options: t.Any) -> t.Any:
+        if not isinstance(words, list) or words[:2] != ["ansible-playbook", "--syntax-check"] or cwd or check:
+            return _start(words, check=check, env=env, cwd=cwd, **options)
         environment = dict(os.environ if env is None else env)
         key = tuple(sorted(environment.items()))
         if key not in self._loaded:
