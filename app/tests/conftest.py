@@ -17,7 +17,8 @@ from waiting import eventually
 from genai_inference.api import create_app
 from genai_inference.settings import Settings
 
-__all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start", "start_once"]  # the fixtures
+# The fixtures.
+__all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start", "start_once"]
 
 TORCH_TESTS = Path(__file__).parent / "torch"
 PARTS = {Path(__file__).parent / name: f"--{name}" for name in ("torch", "services", "hostile", "browser")}

@@ -13,7 +13,6 @@ from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
 from .rate_limit import LimitRate
 from .service import Service
 from .settings import Settings
-from .shedding import Shed
 
 ROUTERS = (routes.plain, routes.router, benchmark_routes.router, page.router)
 
@@ -26,8 +25,6 @@ def create_app(settings: Settings, make_engine: MakeEngine) -> FastAPI:
 
 def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter]) -> FastAPI:
     """An application of these routes around a service, which starts and ends with it."""
-    # The audit log has what was refused, too: with it, refusals take the long way.
-    shedding = [Middleware(Shed, service=service)] if service.audit is None else []
     app = FastAPI(
         title="genai-inference",
         version=__version__,
@@ -36,7 +33,6 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
         redoc_url=None,
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
-            *shedding,
             Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),
             Middleware(
                 Authenticate,

@@ -183,11 +183,6 @@ class Batcher:
         """So much waits that the next batch need not wait for what the event loop may still have to read."""
         return self.waiting >= self.max_batch_size
 
-    @property
-    def full_batch_seconds(self) -> float:
-        """How long a batch of `max_batch_size` would take, going by the last one; 0 before there was one."""
-        return self.max_batch_size / self._items_per_second if self._items_per_second else 0.0
-
     def take(self) -> list[Work]:
         """The next batch, maybe empty; the caller holds the lock."""
         works, items = take(self._queue, self.max_batch_size, time.monotonic())

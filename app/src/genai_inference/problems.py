@@ -16,15 +16,16 @@ from .schemas import FORMS, Problem
 MEDIA_TYPE = "application/problem+json"
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The response to a request that failed."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.current.get())
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, name: str = "") -> Response:
+    """The response to a request that failed: to the current one, or to the one with this id."""
+    name = name or request_id.current.get()
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=name)
     return Response(body.model_dump_json(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def queue_full(error: QueueFull) -> Response:
-    """The response to a request for which there is no room."""
-    return problem(429, str(error), {"Retry-After": str(error.retry_after)})
+def queue_full(error: QueueFull, name: str = "") -> Response:
+    """The response to a request for which there is no room; `name` as for `problem`."""
+    return problem(429, str(error), {"Retry-After": str(error.retry_after)}, name)
 
 
 def invalid(fault: Mapping[str, Any]) -> HTTPException:

@@ -16,13 +16,14 @@ from types import FrameType
 import httptools
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .api import create_app
 from .engine import MakeEngine
 from .lifecycle import Lifecycle
 from .service import Service
 from .settings import Settings, SettingsError
+from .shedding import Shedding
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +36,21 @@ FINISH_SECONDS = 15
 PENDING_BYTES, PIPELINED = 64 * 1024, 100
 
 
-def bounded(seconds: float) -> type[asyncio.Protocol]:
+def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
     """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants,
     sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of their answers.
     uvicorn bounds none of these, and a few such clients would use up all the files or memory that the process may have.
 
     Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
     for `http.disconnect`, would take a task for each request.
+
+    What `shedding` refuses is answered here: an ASGI application would take a task and two messages for it.
     """
 
     class Bounded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
         _pending = 0
+        _refused = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -92,16 +96,35 @@ def bounded(seconds: float) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             self._pending = 0
-            if not self.parser.should_upgrade():
+            if not self.parser.should_upgrade() and not self._refuse():
                 super().on_headers_complete()
+
+        def _refuse(self) -> bool:
+            """Answers at once, where uvicorn is not needed: it is this request's turn, and the connection stays."""
+            turn = self.cycle is None or self.cycle.response_complete
+            plain = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+            if not turn or not plain or self.expect_100_continue:
+                return False
+            response = shedding.refusal(self.parser.get_method(), self.url, self.headers)
+            if response is None:
+                return False
+            fields = (*self.server_state.default_headers, *response.raw_headers)
+            head = b"".join(b"%s: %s\r\n" % field for field in fields)
+            self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[response.status_code], head, response.body))
+            self._refused = True
+            return True
 
         def on_body(self, body: bytes) -> None:
             self._pending = 0
-            super().on_body(body)
+            if not self._refused:
+                super().on_body(body)
 
         def on_message_complete(self) -> None:
             self._pending = 0
-            if not self.parser.should_upgrade():
+            if self._refused:
+                self._refused = False
+                self.on_response_complete()
+            elif not self.parser.should_upgrade():
                 super().on_message_complete()
                 if not self.pipeline:
                     self.flow.resume_reading()  # paused by a large body; else nobody would see the client leave
@@ -174,7 +197,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http=bounded(settings.receive_seconds),
+        http=bounded(settings.receive_seconds, Shedding(service)),
         ws="none",
         lifespan="on",
         log_config=None,

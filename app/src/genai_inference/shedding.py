@@ -2,58 +2,42 @@
 next to nothing, or the ones that are accepted pay for it.
 """
 
-import asyncio
 import time
+from collections.abc import Iterable
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
 
 from . import request_id
-from .batching import Batcher, QueueFull
+from .batching import QueueFull
 from .problems import queue_full
 from .service import MODELS, PREDICT, VERB, Service
 
-# Of the time that a full batch takes, and at most so many seconds.
-REST, MOST_REST_SECONDS = 0.125, 0.005
+Fields = Iterable[tuple[bytes, bytes]]
 
 
-class Shed:
-    """Answers 429 for predictions whose model's queue is full, without a line in the log: the metrics count them.
+class Shedding:
+    """Answers 429 to predictions whose model's queue is full, without a line in the log: the metrics count them."""
 
-    After that the event loop rests for a moment. Whenever it wakes up it takes a core, and its caches, away from the
-    model that everybody waits for: to refuse ten requests at once costs much less than to refuse them one by one.
-    """
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._resting = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = self._service.queued(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if model is not None:
-            try:
-                model.batcher.check_room()
-            except QueueFull as full:
-                await self._refuse(full, scope, receive, send)
-                return self._rest_soon(model.batcher)
-        await self._app(scope, receive, send)
-
-    async def _refuse(self, full: QueueFull, scope: Scope, receive: Receive, send: Send) -> None:
+    def refusal(self, method: bytes, target: bytes, fields: Fields) -> Response | None:
+        """The answer to a request that is not accepted; None for any other. `target` is the path, as it was sent."""
+        # The audit log has what was refused, too, and a client has to hear that the process drains.
+        if method != b"POST" or self._service.audit is not None or self._service.lifecycle.draining:
+            return None
+        path = target.decode("latin-1")
+        model = self._service.queued(path)
+        if model is None:
+            return None
         started = time.perf_counter()
-        name = request_id.of(scope["headers"])
-        request_id.current.set(name)
-        refusal = queue_full(full)
-        refusal.raw_headers.append((request_id.HEADER, name.encode()))
-        await refusal(scope, receive, send)
-        route = PREDICT if scope["path"] == PREDICT else f"{MODELS}{{name}}{VERB}"
-        self._service.metrics.answered(route, "POST", refusal.status_code, time.perf_counter() - started)
-
-    def _rest_soon(self, batcher: Batcher) -> None:
-        if not self._resting:
-            self._resting = True
-            seconds = min(MOST_REST_SECONDS, REST * batcher.full_batch_seconds)
-            asyncio.get_running_loop().call_soon(self._rest, seconds)
-
-    def _rest(self, seconds: float) -> None:
-        self._resting = False
-        time.sleep(seconds)
+        try:
+            model.batcher.check_room()
+        except QueueFull as full:
+            name = request_id.of(fields)
+            response = queue_full(full, name)
+            response.raw_headers.append((request_id.HEADER, name.encode()))
+            route = PREDICT if path == PREDICT else f"{MODELS}{{name}}{VERB}"
+            self._service.metrics.answered(route, "POST", response.status_code, time.perf_counter() - started)
+            return response
+        return None

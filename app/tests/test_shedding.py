@@ -1,0 +1,88 @@
+"""What a full queue refuses, on a real connection: before a body is looked at, and without losing what follows."""
+
+import re
+import threading
+
+import httpx
+import pytest
+from checks import check
+from processes import Server, Start
+from stub import digit
+from waiting import eventually
+
+POST = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+LAST = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(start_once: Start) -> Server:
+    """Busy with one prediction, with another one in its queue, and no room for a third."""
+    server = start_once("300", GENAI_MAX_BATCH_SIZE="1", GENAI_MAX_QUEUE="1", GENAI_DEADLINE_SECONDS="300")
+    server.becomes("/ready", 200)
+    for waits in (0, 1):
+        arguments = {"json": {"instances": [digit(1)]}, "timeout": 300}
+        threading.Thread(target=predict, args=(server,), kwargs=arguments, daemon=True).start()
+        taken = [f"genai_http_requests_in_flight {waits + 2}.0", f'genai_queue_depth{{model="stub"}} {waits}.0']
+        eventually(lambda: all(line in metrics(server) for line in taken), "it is taken")  # noqa: B023
+    return server
+
+
+def predict(server: Server, **arguments: object) -> None:
+    with pytest.raises(httpx.HTTPError):
+        httpx.post(f"{server.url}/v1/predict", **arguments)  # type: ignore[arg-type]
+
+
+def metrics(server: Server) -> str:
+    return httpx.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/models/stub:predict"])
+def test_an_answer_is_whole(server: Server, path: str) -> None:
+    template = path.replace("stub", "{name}")
+    counted = re.compile(
+        rf'genai_http_requests_total{{method="POST",route="{re.escape(template)}",status="429"}} (\d+)'
+    )
+    before = [int(count) for count in counted.findall(metrics(server))] or [0]
+    with httpx.Client(base_url=server.url) as client:
+        for _ in range(3):
+            refused = client.post(path, content=b"rubbish", headers={"X-Request-Id": "mine"})
+            check(refused, 429, "Too many requests are waiting; try again in ")
+            assert refused.json()["request_id"] == refused.headers["x-request-id"] == "mine"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert "date" in refused.headers
+        assert client.post(f"{path}?a=b", json={"instances": []}).status_code == 429
+        others = client.get(path), client.post(path.replace("predict", "explain"))
+        assert {each.status_code for each in others} <= {404, 405}
+        names = {client.post(path).headers["x-request-id"] for _ in range(3)}
+        assert len(names) == 3
+    assert [int(count) for count in counted.findall(metrics(server))] == [before[0] + 7]
+
+
+BODIES = {
+    "no body": ("\r\n", [429]),
+    "a body": ("Content-Length: 3\r\n\r\nabc", [429]),
+    "chunks": ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nTrailer: x\r\n\r\n", [429]),
+    "a large body": ("Content-Length: 900000\r\n\r\n" + "x" * 900_000, [429]),
+    "a question before the body": ("Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc", [100, 429]),
+    "another protocol": ("Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc", [429]),
+}
+
+
+@pytest.mark.parametrize(("rest", "statuses"), BODIES.values(), ids=BODIES)
+def test_what_follows_is_answered(server: Server, rest: str, statuses: list[int]) -> None:
+    answer = server.says((POST + rest) * 20 + LAST)
+    assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", answer)] == statuses * 20 + [200]
+    assert answer.endswith(b'{"status":"ok","reason":null}')
+
+
+@pytest.mark.parametrize("connection", ["HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n"], ids=["1.0", "close"])
+def test_a_connection_that_shall_end_ends(server: Server, connection: str) -> None:
+    kind = "Content-Type: application/json\r\n"
+    answer = server.says(f"POST /v1/predict {connection}Host: x\r\n{kind}Content-Length: 3\r\n\r\nabc")
+    assert answer.startswith(b"HTTP/1.1 429") and b"connection: close" in answer
+
+
+def test_it_comes_behind_what_was_asked_before(server: Server) -> None:
+    answer = server.says("GET /version HTTP/1.1\r\nHost: x\r\n\r\n" + POST + "Content-Length: 3\r\n\r\nabc" + LAST)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"429", b"200"]
