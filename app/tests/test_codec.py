@@ -50,6 +50,33 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + data
 
 
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+FORMS = {"flat": [digit(7)] * 3, "rows": [SEVEN.tolist()] * 3, "both": [digit(7), SEVEN.tolist(), digit(7)]}
+
+
+@pytest.mark.parametrize("instances", FORMS.values(), ids=FORMS)
+def test_lists_of_numbers(instances: list[Any]) -> None:
+    batch = codec.from_instances(GREY, instances)
+    assert batch.dtype == np.float32
+    np.testing.assert_array_equal(batch, np.stack([SEVEN] * 3))
+
+
+LATER = {
+    "too large": [0] * 63 + [17],
+    "no number": [0] * 63 + [float("nan")],
+    "too short": [0] * 63,
+    "rows": [[0] * 8] * 7,
+}
+
+
+@pytest.mark.parametrize("fault", LATER.values(), ids=LATER)
+@pytest.mark.parametrize("good", [digit(7), SEVEN.tolist()], ids=["flat", "rows"])
+def test_the_one_that_does_not_fit_is_named(good: list[Any], fault: list[Any]) -> None:
+    with pytest.raises(codec.InputError, match=r"^instances\.1: "):
+        codec.from_instances(GREY, [good, fault, good])
+
+
 def test_formats_mean_the_same(client: TestClient) -> None:
     expected = client.post("/v1/predict", json={"instances": [digit(7)]}).json()
     bodies = [(NPY, npy(SEVEN.astype(kind))) for kind in codec.RAW_TYPES]

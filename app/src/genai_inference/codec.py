@@ -31,19 +31,29 @@ class InputError(ValueError):
 
 def from_instances(spec: InputSpec, instances: Sequence[Pixels]) -> Batch:
     """Numbers as lists, each instance flat or in the shape of the card."""
-    return np.stack([_instance(spec, index, pixels) for index, pixels in enumerate(instances)])
+    try:
+        batch = np.asarray(instances, dtype=np.float64)
+    except ValueError:  # one is of another shape than the first, which may be good
+        batch = np.stack([_instance(spec, index, pixels) for index, pixels in enumerate(instances)])
+    if not _fits(spec, batch.shape[1:]) or not _in_range(spec, batch):  # then say which
+        for index, pixels in enumerate(instances):
+            _check_range(spec, _instance(spec, index, pixels), f"instances.{index}")
+    return batch.reshape(-1, *spec.shape).astype(np.float32)
 
 
-def _instance(spec: InputSpec, index: int, pixels: Pixels) -> Batch:
+def _instance(spec: InputSpec, index: int, pixels: Pixels) -> NDArray[np.float64]:
     try:
         image = np.asarray(pixels, dtype=np.float64)
     except ValueError:
         raise InputError(f"instances.{index}: the rows are not all of the same length") from None
-    shape, size = tuple(spec.shape), math.prod(spec.shape)
-    if image.shape not in ((size,), shape):
-        raise InputError(f"instances.{index}: {size} or {_by(shape)} numbers expected, got {_by(image.shape)}")
-    _check_range(spec, image, f"instances.{index}")
-    return image.reshape(shape).astype(np.float32)
+    if not _fits(spec, image.shape):
+        size, shape = math.prod(spec.shape), _by(spec.shape)
+        raise InputError(f"instances.{index}: {size} or {shape} numbers expected, got {_by(image.shape)}")
+    return image.reshape(spec.shape)
+
+
+def _fits(spec: InputSpec, shape: tuple[int, ...]) -> bool:
+    return shape in ((math.prod(spec.shape),), tuple(spec.shape))
 
 
 # --- raw tensors -----------------------------------------------------------------------------------------------------
@@ -153,8 +163,12 @@ def to_json(card: ModelCard, probabilities: Probabilities, labels: Sequence[int 
 
 
 def _check_range(spec: InputSpec, values: NDArray[Any], what: str) -> None:
-    if not (values.min() >= spec.minimum and values.max() <= spec.maximum):  # also true of NaN
+    if not _in_range(spec, values):
         raise InputError(f"{what}: numbers must be between {spec.minimum:g} and {spec.maximum:g}")
+
+
+def _in_range(spec: InputSpec, values: NDArray[Any]) -> bool:
+    return bool(values.min() >= spec.minimum and values.max() <= spec.maximum)  # false of NaN
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -135,6 +135,12 @@ class LimitBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        if declared.isdigit():
+            if int(declared) > self._limit:
+                return await problem(413, self._refusal, {"Connection": "close"})(scope, receive, send)
+            if scope.get("complete"):  # see server.bounded; it is not longer than declared, the parser saw to that
+                return await self._app(scope, receive, send)
         received, complete = 0, False
         until = time.monotonic() + self._seconds
 
@@ -154,11 +160,7 @@ class LimitBody:
                 raise HTTPException(413, self._refusal, {"Connection": "close"})
             return message
 
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if declared.isdigit() and int(declared) > self._limit:
-            await problem(413, self._refusal, {"Connection": "close"})(scope, receive, send)
-        else:
-            await self._app(scope, count, send)
+        await self._app(scope, count, send)
 
     @property
     def _refusal(self) -> str:

@@ -42,7 +42,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
     uvicorn bounds none of these, and a few such clients would use up all the files or memory that the process may have.
 
     Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
-    for `http.disconnect`, would take a task for each request.
+    for `http.disconnect`, would take a task for each request. Once all of its body has come, it also has `complete`.
 
     What `shedding` refuses is answered here: an ASGI application would take a task and two messages for it.
     """
@@ -125,6 +125,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
                 self._refused = False
                 self.on_response_complete()
             elif not self.parser.should_upgrade():
+                self.scope["complete"] = True  # type: ignore[typeddict-unknown-key]
                 super().on_message_complete()
                 if not self.pipeline:
                     self.flow.resume_reading()  # paused by a large body; else nobody would see the client leave
