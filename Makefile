@@ -54,13 +54,13 @@ down: venv ## removes the cluster, keeps the caches
 # --- checks without a cluster ----------------------------------------------------------------------------------------
 # $(1): options of the sanity tests, `--quick` or none. pytest's own options stand in pytest.ini and app/pyproject.toml.
 CHECKS = \
-	--step lint 'yamllint --strict . && antsibull-changelog lint && $(BIN)/python tests/tools/lint.py --nocolor' \
-	--beside app 'cd app && $(BIN)/python -m pytest -q --numprocesses 3' \
 	--step 'sanity and unit' '$(BIN)/python tests/tools/sanity.py $(1) && $(BIN)/python -m pytest tests/unit' \
+	--beside app 'cd app && $(BIN)/python -m pytest -q --numprocesses 3' \
+	--step lint 'yamllint --strict . && antsibull-changelog lint && $(BIN)/python tests/tools/lint.py --nocolor' \
 	--beside render '$(BIN)/python -m pytest tests/render'
 
 .PHONY: check
-check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 4 min; V=1 shows everything
+check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 2.5 min; V=1 shows everything
 	@$(STEPS) $(call CHECKS,--quick)
 
 .PHONY: sanity
