@@ -8,7 +8,7 @@ import httpx
 import pytest
 from checks import check
 from fastapi.testclient import TestClient
-from processes import Start
+from processes import Server, Start
 from stub import StubEngine, digit
 from waiting import eventually
 
@@ -113,3 +113,21 @@ def test_one_that_waits_for_its_answer_is_not(start: Start) -> None:
     server = start("2", GENAI_RECEIVE_SECONDS="0.5")
     server.becomes("/ready", 200)
     assert httpx.post(f"{server.url}/v1/predict", json=ONE, timeout=60).status_code == 200
+
+
+def test_one_that_does_not_read_its_answers_is_left(start: Start) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="2")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+
+        def stuck() -> bool:
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+            return all(in_flight(server) == 2 for _ in range(20))  # with the one that asks
+
+        eventually(stuck, "an answer finds no room")
+        eventually(lambda: in_flight(server) == 1, "the connection is closed")
+
+
+def in_flight(server: Server) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("genai_http_requests_in_flight "))

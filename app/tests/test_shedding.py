@@ -1,14 +1,17 @@
 """What a full queue refuses, on a real connection: before a body is looked at, and without losing what follows."""
 
+import mmap
 import re
+import socket
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 from checks import check
 from processes import Server, Start
 from stub import digit
-from waiting import eventually
+from waiting import LIMIT_SECONDS, eventually
 
 POST = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LAST = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -86,3 +89,19 @@ def test_a_connection_that_shall_end_ends(server: Server, connection: str) -> No
 def test_it_comes_behind_what_was_asked_before(server: Server) -> None:
     answer = server.says("GET /version HTTP/1.1\r\nHost: x\r\n\r\n" + POST + "Content-Length: 3\r\n\r\nabc" + LAST)
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"429", b"200"]
+
+
+def test_who_reads_no_refusals_gets_no_more_of_them(server: Server) -> None:
+    """Else they would pile up in the server's memory."""
+    request = (POST + "Content-Length: 0\r\n\r\n").encode() * 100
+    resident, address = memory(server), ("127.0.0.1", server.port)
+    with socket.create_connection(address, LIMIT_SECONDS) as connection, pytest.raises(ConnectionError):
+        for _ in range(10_000):
+            connection.sendall(request)
+    assert memory(server) - resident < 16 * 2**20
+    assert server.status("/health") == 200
+
+
+def memory(server: Server) -> int:
+    """The bytes of its process that are in memory."""
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * mmap.PAGESIZE

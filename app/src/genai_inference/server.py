@@ -37,9 +37,10 @@ PENDING_BYTES, PIPELINED = 64 * 1024, 100
 
 
 def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants,
-    sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of their answers.
-    uvicorn bounds none of these, and a few such clients would use up all the files or memory that the process may have.
+    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants or
+    to read on, sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of
+    their answers. uvicorn bounds none of these, and a few such clients would use up all the files or memory that the
+    process may have.
 
     Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
     for `http.disconnect`, would take a task for each request. Once all of its body has come, it also has `complete`.
@@ -49,6 +50,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
     class Bounded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
         _pending = 0
         _refused = False
 
@@ -62,7 +64,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             while data and not self.transport.is_closing():
                 data = self._read(data)
                 if len(self.pipeline) > PIPELINED:
-                    self.transport.close()
+                    self.transport.abort()  # to close would wait until all answers are read
 
         def _read(self, data: bytes) -> bytes:
             """Parses `data`; what it returns is to be parsed next."""
@@ -100,8 +102,10 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
                 super().on_headers_complete()
 
         def _refuse(self) -> bool:
-            """Answers at once, where uvicorn is not needed: it is this request's turn, and the connection stays."""
-            turn = self.cycle is None or self.cycle.response_complete
+            """Answers at once, where uvicorn is not needed: it is this request's turn, its client reads what it gets,
+            and the connection stays.
+            """
+            turn = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
             plain = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
             if not turn or not plain or self.expect_100_continue:
                 return False
@@ -134,9 +138,19 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             self._wait()
             super().on_response_complete()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._unread is not None:
+                self._unread.cancel()
+
         def connection_lost(self, exc: Exception | None) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._unread):
+                if timer is not None:
+                    timer.cancel()
             self._left.set_result(None)
             super().connection_lost(exc)
 

@@ -256,13 +256,17 @@ def measure(bench: Bench, model: str, name: str) -> None:
     port = free_port()
     where = bench.where
     server = bench.server(name, model, port)
-    with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log", where.cores):
+    with running(server, bench.variables(model, port), port, bench.folder / f"{name}.log", where.cores) as process:
         request = server.request(port)
         key = f"{model}.{name}"
         whole, half, many = {"seconds": where.seconds}, {"seconds": where.seconds / 2}, {"connections": 4 * where.connections}
-        raw = [bare(bench, model)] if name == OURS else []
+        raw, before = ([bare(bench, model)], spent(process.pid, port)) if name == OURS else ([], ())
         full = load(bench, f"{key}.full", {**request, **whole, "connections": where.connections})
-        raw += [bare(bench, model)] if name == OURS else []
+        if name == OURS:
+            event_loop, others, requests = (now - then for now, then in zip(spent(process.pid, port), before))
+            bench.samples.add(f"{key}.cpu.event_loop", 1000 * event_loop / requests)
+            bench.samples.add(f"{key}.cpu.others", 1000 * others / requests)
+            raw.append(bare(bench, model))
         load(bench, f"{key}.alone", {**request, **half, "connections": 1})
         theirs = bench.samples.values.get(f"{model}.{LITSERVE}.full.per_second")
         if theirs:
@@ -275,6 +279,25 @@ def measure(bench: Bench, model: str, name: str) -> None:
             bench.samples.add(f"{key}.of_allowed", full["per_second"] / limit)
     if name == OURS:
         measure_cached(bench, model, SHARE * full["per_second"])
+
+
+def spent(pid: int, port: int) -> tuple[float, float, float]:
+    """CPU seconds of our server's event loop, those of its other threads, and its predictions: all since it began."""
+    event_loop, whole = (cpu_seconds(pathlib.Path(f"/proc/{pid}/{part}stat")) for part in (f"task/{pid}/", ""))
+    return event_loop, whole - event_loop, sum(metrics(port, "genai_batch_size_sum{").values())
+
+
+def cpu_seconds(file: pathlib.Path) -> float:
+    """User and system time of a process or thread: proc_pid_stat(5), fields 14 and 15."""
+    fields = file.read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def metrics(port: int, beginning: str) -> dict[str, float]:
+    """{sample: value} of what our server counts under names that begin so."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        samples = (line.rpartition(" ") for line in answer.read().decode().splitlines() if line.startswith(beginning))
+        return {name: float(value) for name, _, value in samples}
 
 
 def measure_cached(bench: Bench, model: str, rate: float) -> None:
@@ -296,10 +319,8 @@ def measure_cached(bench: Bench, model: str, rate: float) -> None:
 
 def cache_results(port: int) -> dict[str, float]:
     """How often the server's one model was answered from where."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    mine = (line for line in lines if line.startswith("genai_cache_requests_total{"))
-    return {line.split('result="')[1].split('"')[0]: float(line.rpartition(" ")[2]) for line in mine}
+    found = metrics(port, "genai_cache_requests_total{")
+    return {name.split('result="')[1].split('"')[0]: count for name, count in found.items()}
 
 
 def bare(bench: Bench, model: str) -> float:

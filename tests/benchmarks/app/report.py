@@ -75,6 +75,18 @@ def row(samples: Samples, model: str, server: str, raw: float, title: str) -> st
     return "| " + " | ".join(cells) + " |"
 
 
+def profile(samples: Samples, models: list[str], sizes: list[int]) -> list[str]:
+    """Where the time of one request goes, under full load: a table. A model of an earlier version of the benchmark has no row."""
+    rows = []
+    for model in models:
+        key = f"{model}.{OURS}"
+        if f"{key}.cpu.event_loop" in samples.values:
+            event_loop, others = (samples.median(f"{key}.cpu.{part}") for part in ("event_loop", "others"))
+            rows.append(f"| {model} | {event_loop:.2f} | {1000 / samples.median(f'{key}.no_op.per_second'):.2f} | {others:.2f} | {1000 / best(samples, model, sizes)[1]:.2f} |")
+    head = ["| CPU ms of a request | event loop | as much for a no-op, c | inference thread | as much in the bare loop, t |", "|---|---|---|---|---|"]
+    return [*head, *rows, ""] if rows else []
+
+
 def markdown(samples: Samples, models: list[str], sizes: list[int], facts: dict) -> str:
     """Everything that was measured, as two tables and notes. `facts` fills the notes."""
     goal_rows, rows = [], []
@@ -94,5 +106,5 @@ def markdown(samples: Samples, models: list[str], sizes: list[int], facts: dict)
     return "\n".join([
         GOALS_HEAD[0].replace("case", "model"), GOALS_HEAD[1], *goal_rows, "",
         f"| model | server | requests/s | of T_raw | {latencies} |", "|---|---|---|---|" + "---|" * 9, *rows, "",
-        notes, "",
+        *profile(samples, models, sizes), notes, "",
     ])

@@ -5,20 +5,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
 import sys
 import threading
+import time
 
 import pytest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "app"))
 
+import bench_app
 import client
 import overload
 import report
 from table import Samples
 
 SIZES = [1, 16]
+OWN = pathlib.Path(f"/proc/{os.getpid()}")
 FACTS = {
     "runs": 3, "busy": 0.1, "batch": 16, "connections": 48, "share": 0.7, "peers": "a==1", "missing": {report.RAY: "could not be installed"},
     "device": "cpu", "cores": "0",
@@ -104,6 +108,26 @@ def test_the_report_says_what_computed(samples):
     on_gpu = report.markdown(samples, ["m"], SIZES, {**FACTS, "device": "cuda:0", "cores": "2-7"})
     assert "have cuda:0, the cores 2-7 and one thread" in on_gpu
     assert "T_raw or 1 / c" in on_gpu
+
+
+def test_the_report_says_where_the_time_goes(samples):
+    assert "CPU ms of a request" not in report.markdown(samples, ["m"], SIZES, FACTS)
+    samples.values |= {"m.ours.cpu.event_loop": [0.4], "m.ours.cpu.others": [6.0]}
+    assert "| m | 0.40 | 0.20 | 6.00 | 5.00 |" in report.markdown(samples, ["m"], SIZES, FACTS)
+
+
+def test_the_cpu_time_of_a_thread_and_of_all():
+    def spin() -> None:
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+
+    before, process = bench_app.cpu_seconds(OWN / f"task/{os.getpid()}/stat"), bench_app.cpu_seconds(OWN / "stat")
+    thread = threading.Thread(target=spin)
+    thread.start()
+    thread.join()
+    assert bench_app.cpu_seconds(OWN / "stat") - process >= 0.25
+    assert bench_app.cpu_seconds(OWN / f"task/{os.getpid()}/stat") - before < 0.2
 
 
 def test_the_report_names_a_peer_that_is_missing(samples):
