@@ -78,6 +78,15 @@ manifests: collections ## kube-score, checkov and Gatekeeper over every role and
 PAGE = { command -v chromedriver || { apt-get -qq update && apt-get -qq install -y chromium chromium-driver; }; } >/dev/null && cd app && $(BIN)/python -m pytest -q --browser tests/browser
 HOSTILE = cd app && $(BIN)/python -m pytest -q --hostile tests/hostile
 
+# Fetching from S3, against moto. Its packages have a folder of their own, named after what is in it.
+S3_PACKAGES := $(CACHE)/s3-$(VENVKEY)-$(shell sha256sum < app/tests/requirements-s3.txt | cut -c1-12)
+S3 = { test -e $(S3_PACKAGES)/.done || { rm -rf $(S3_PACKAGES) && $(BIN)/pip install -q --disable-pip-version-check --no-warn-conflicts --target $(S3_PACKAGES) -r app/tests/requirements-s3.txt && touch $(S3_PACKAGES)/.done; }; } \
+	&& cd app && PYTHONPATH=$(S3_PACKAGES) $(BIN)/python -m pytest -q tests/test_fetch_s3.py
+
+.PHONY: s3
+s3: venv ## fetching models from S3, against a stand-in of the store: 1 min
+	@$(S3)
+
 .PHONY: page
 page: venv ## the inference service's page, in a headless browser: 1 min
 	@$(PAGE)
@@ -89,7 +98,7 @@ hostile: venv ## 10,000 hostile requests to the inference service: 2 min
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
 test: collections ## all that is checked, a real kind cluster included: about 25 min, the first time 35
-	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
+	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --beside s3 '$(S3)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
 
 # Not a test: it asserts nothing about times. Needs the cluster of `make up` to itself.
