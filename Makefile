@@ -97,7 +97,7 @@ hostile: venv ## 10,000 hostile requests to the inference service: 2 min
 
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: collections ## all that is checked, a real kind cluster included: about 25 min, the first time 35
+test: collections ## all that is checked, a real kind cluster included: about 35 min, the first time more
 	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --beside s3 '$(S3)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
 
