@@ -138,7 +138,8 @@ def test_a_version_is_switched_under_load_without_a_failed_request(
         eventually(lambda: len(versions) > before + 40, "and goes on")
         stop.set()
         assert {status for caller in callers for status in caller.result()} == {200}
-    assert set(versions[before:]) == {"slow-2"}
+    # The other three callers may each have been waiting for an answer of the old version.
+    assert set(versions[before:]) <= {"1", "slow-2"} and versions[before:].count("1") <= 3
     metrics = client.get("/metrics").text
     assert 'genai_model_info{name="a",version="slow-2"} 1.0' in metrics
     assert 'version="1"} 1.0' not in metrics
