@@ -8,13 +8,12 @@ import httpx
 import pytest
 from checks import check
 from fastapi.testclient import TestClient
-from processes import Server, Start
+from processes import PREDICT, Server, Start
 from stub import StubEngine, digit
 from waiting import eventually
 
 from genai_inference.settings import Settings
 
-PREDICT = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 ONE = {"instances": [digit(1)]}
 
 
@@ -80,14 +79,14 @@ def test_a_client_that_leaves_takes_its_work_along(start: Start, padding: int) -
     busy.start()
     waiting = 'genai_queue_depth{model="stub"} 1.0'
     in_flight = "genai_http_requests_in_flight 2.0"
-    eventually(lambda: in_flight in httpx.get(server.url + "/metrics").text, "the device is busy")
+    eventually(lambda: in_flight in server.metrics(), "the device is busy")
     with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
         connection.sendall(request)
-        eventually(lambda: waiting in httpx.get(server.url + "/metrics").text, "the work waits")
+        eventually(lambda: waiting in server.metrics(), "the work waits")
     gone = 'genai_requests_dropped_total{model="stub",reason="abandoned"} 1.0'
-    eventually(lambda: gone in httpx.get(server.url + "/metrics").text, "the work is gone")
+    eventually(lambda: gone in server.metrics(), "the work is gone")
     busy.join(60)
-    metrics = httpx.get(server.url + "/metrics").text
+    metrics = server.metrics()
     assert 'genai_batch_size_sum{model="stub"} 1.0' in metrics
     assert 'route="/v1/predict",status="499"} 1.0' in metrics
 
@@ -129,5 +128,5 @@ def test_one_that_does_not_read_its_answers_is_left(start: Start) -> None:
 
 
 def in_flight(server: Server) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = server.metrics().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("genai_http_requests_in_flight "))

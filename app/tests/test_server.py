@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from processes import Server, Start
+from processes import PREDICT, Server, Start
 from stub import digit
 from waiting import LIMIT_SECONDS, eventually
 
@@ -131,7 +131,6 @@ def server(start_once: Start) -> Server:
     return server
 
 
-PREDICT = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 RAW = {
     "no HTTP": ("HELLO\r\n\r\n", 400),
     "a length that is none": (PREDICT + "Content-Length: 1O\r\n\r\n", 400),

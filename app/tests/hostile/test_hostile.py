@@ -131,10 +131,6 @@ def generated(url: str, count: int, seen: Callable[[int], None]) -> None:
                 send()
 
 
-def resident(server: Server) -> int:
-    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
-
-
 def files(server: Server) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
@@ -154,7 +150,7 @@ def test_ten_thousand_hostile_requests(start: Start, capsys: pytest.CaptureFixtu
             statuses[each.kind, status] += 1
             assert status < 500 and (status or not each.answered), (each.kind, status, each.content[:300])
             if number == RAW // 4:
-                memory = resident(server)  # whatever is made once was made by now
+                memory = server.resident()  # whatever is made once was made by now
         for status in pool.map(lambda number: large(server.port, number), range(LARGE)):
             statuses["100 MB", status] += 1
             assert status == 413
@@ -167,7 +163,7 @@ def test_ten_thousand_hostile_requests(start: Start, capsys: pytest.CaptureFixtu
     honest.stop()
 
     total = sum(statuses.values())
-    growth = resident(server) - memory
+    growth = server.resident() - memory
     with capsys.disabled():
         kinds = collections.Counter[str]()
         for (kind, _), count in statuses.items():

@@ -1,6 +1,7 @@
 """Real server processes around the stub."""
 
 import json
+import mmap
 import os
 import signal
 import socket
@@ -14,6 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 from waiting import LIMIT_SECONDS, eventually
+
+# The head of a prediction in JSON, as far as it is the same for all.
+PREDICT = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @dataclass
@@ -29,6 +33,13 @@ class Server:
 
     def status(self, path: str) -> int:
         return httpx.get(self.url + path, timeout=LIMIT_SECONDS).status_code
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.url}/metrics", timeout=LIMIT_SECONDS).text
+
+    def resident(self) -> int:
+        """The bytes of its process that are in memory."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
 
     def becomes(self, path: str, status: int) -> None:
         eventually(lambda: self.status(path) == status, f"{path} answers {status}")
