@@ -7,7 +7,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-import re
 import typing as t
 
 from ._cluster import Cluster
@@ -15,6 +14,7 @@ from ._errors import ApiError, InvalidInput, NodesFailed, PlatformError, Unreach
 from ._gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
 from ._gpu_plan import MANAGER, NodePlan, plan_node
 from ._ledger import Ledger
+from ._limit import NAMED, limit, named
 from ._permissions import Need, require
 from ._types import ResourceType
 
@@ -22,8 +22,6 @@ NODES = ResourceType("", "v1", "Node", "nodes", False)
 PODS = ResourceType("", "v1", "Pod", "pods", True)
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"  # the pods that hold what they asked for
 ATTEMPTS = 6  # at one node that others write to, too
-FEW = 5  # a percentage never means fewer nodes: on a handful it would forbid everything
-NAMED = 10  # in a line for people
 COMPONENT, CONFIG_MAP, KEY = "gpu_nodes", "gpu-pools", "pools.json"  # where a release keeps the pools: see the role gpu_nodes
 
 
@@ -73,7 +71,7 @@ class Fleet:
     def _refuse_too_many(self, plans: list[NodePlan]) -> None:
         known = [plan for plan in plans if plan.known]
         changed = [plan.name for plan in known if plan.patch]
-        most = limit(self.max_changed, len(known))
+        most = limit(self.max_changed, len(known), "max_changed")
         if len(changed) > most:
             raise InvalidInput(
                 f"{len(changed)} of the {len(known)} nodes that have labels or taints of ours would change, and max_changed={self.max_changed} allows {most}. "
@@ -157,14 +155,6 @@ def _refuse(why: str, errors: list[str]) -> None:
         raise InvalidInput(f"{why}:\n- " + "\n- ".join(errors), errors=errors)
 
 
-def limit(max_changed: str, known: int) -> int:
-    """How many of `known` nodes may change: a number, or a percentage rounded up, which never means fewer than FEW."""
-    hit = re.fullmatch(r"(\d+)(%?)", max_changed)
-    if not hit:
-        raise InvalidInput(f"max_changed={max_changed!r} is neither a number nor a percentage")
-    return max(FEW, -(-known * int(hit[1]) // 100)) if hit[2] else int(hit[1])
-
-
 def grouped(plans: list[NodePlan]) -> list[dict]:
     """The same change of many nodes once: {pool, before, after, nodes}."""
     groups: dict[str, list[NodePlan]] = collections.defaultdict(list)
@@ -181,10 +171,6 @@ def diff(change: dict) -> dict:
     head = f"{change['pool'] or 'no pool'}: {len(change['nodes'])} nodes, {named(change['nodes'])}"
     sides = {side: json.dumps(change[side], indent=1, sort_keys=True) + "\n" for side in ("before", "after")}
     return {"before_header": head, "after_header": head, **sides}
-
-
-def named(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def lines(result: dict, check: bool) -> list[str]:

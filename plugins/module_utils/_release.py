@@ -16,6 +16,7 @@ from ._errors import ApiError, Busy, InvalidInput, LockLost, PlatformError, Rele
 from ._health import WAITED, WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
+from ._limit import limit, named
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._observe import observe, recorded_types
 from ._permissions import permit
@@ -41,6 +42,7 @@ class Options:
     prune: bool = True
     prune_protected: bool = False
     complete: bool = False
+    max_deleted: str = "25%"
     force: bool = False
     allow_one_way: bool = False
     references: bool = True
@@ -54,6 +56,7 @@ class Target:
     """What a run is to make of the platform. `scope`: the components it speaks for; `spared`: which leftovers stay.
 
     `references`: whether everything that its objects name has to be there. Going back must not fail for that.
+    `limited`: whether `max_deleted` holds. A rollback or a teardown says itself what goes.
     """
 
     desired: dict[Ref, Desired]
@@ -61,6 +64,7 @@ class Target:
     spared: t.Callable[[Ref], bool]
     rolled_back_to: int | None = None
     references: bool = False
+    limited: bool = False
 
 
 class Releaser:
@@ -74,14 +78,19 @@ class Releaser:
 
     # --- entry points ------------------------------------------------------------------------------------------------
 
-    def deploy(self, bundle: dict[str, list[dict]]) -> dict:
-        """Makes the platform what the bundle says. Returns the module's result."""
+    def deploy(self, bundle: dict[str, list[dict]], components: t.Collection[str] | None = None) -> dict:
+        """Makes the platform what the bundle says. Returns the module's result.
+
+        `components`: what the run means to release. One that the bundle lacks was not described, which is an error: nothing is
+        pruned for having been left out of a run. Raises InvalidInput before anything is written.
+        """
+        refuse_undescribed(bundle, components)
         desired = prepare(bundle, self.options.platform)
         if self.options.consistency:
             refuse_contradictions(desired)
         state = self.load()
         scope = set(bundle) | (set(state.record) if self.options.complete else set())
-        return self._release(Target(desired, scope, self._spared, references=self.options.references), state)
+        return self._release(Target(desired, scope, self._spared, references=self.options.references, limited=True), state)
 
     def roll_back(self, to: str, components: list[str] | None) -> dict:
         """Returns to a kept release, whole or some components of it."""
@@ -109,6 +118,8 @@ class Releaser:
 
     def _release(self, target: Target, state: State) -> dict:
         plan = self.plan(target, state)
+        if target.limited:
+            refuse_too_many_deletions(plan, state, self.options.max_deleted)
         vector = self.vector(target, state)
         result = self._result(plan, state)
         if plan.writes:
@@ -372,6 +383,32 @@ class Releaser:
 
     def _finished(self, result: dict) -> dict:
         return {**result, "requests": dict(self.cluster.requests)}
+
+
+def refuse_undescribed(bundle: dict[str, list[dict]], components: t.Collection[str] | None) -> None:
+    """Raises InvalidInput for a bundle that is not all that the run means to release."""
+    if not isinstance(bundle, dict):
+        return  # `prepare` says it
+    lacking = [name for name in components or () if name not in bundle]
+    if lacking:
+        raise InvalidInput(
+            f"not described in this run: {', '.join(lacking)}. The list of components names them (common_components), but their roles did not run:"
+            " the play was started in the middle, stepped through, or has no such role. Nothing was written. Run the whole play, limit it to"
+            " some components with --tags, or take them out of the list", missing=lacking,
+        )
+    if not bundle:
+        raise InvalidInput("the bundle is empty: no role has described anything, so there is nothing to release. teardown.yml removes a platform")
+
+
+def refuse_too_many_deletions(plan: Plan, state: State, most: str) -> None:
+    """Raises InvalidInput when more of what the ledger owns would go than `max_deleted` allows."""
+    owned = sum(map(len, state.record.values()))
+    leaving = [str(action.ref) for action in plan.actions if action.verb == DELETE]
+    if len(leaving) > limit(most, owned) or (leaving and len(leaving) == owned and most != "100%"):
+        raise InvalidInput(
+            f"{len(leaving)} of the {owned} objects that the ledger owns would be deleted, and max_deleted={most} allows {limit(most, owned)}."
+            f" Nothing was written. They are {named(leaving)}. If that is meant: -e common_max_deleted=100%", would_delete=leaving,
+        )
 
 
 def _settled(action: Action) -> bool:

@@ -44,6 +44,13 @@ options:
       - Whether the bundle is the whole platform. Components that the ledger has and the bundle has not are then pruned.
     type: bool
     default: false
+  max_deleted:
+    description:
+      - How many of the objects that the ledger owns one run with O(state=present) may delete, as a number or a percentage of them. A
+        percentage never means fewer than five. To delete everything takes V(100%).
+      - A rollback and a teardown say themselves what goes, and are not limited.
+    type: str
+    default: 25%
   to:
     description:
       - Release to return to with O(state=rolled_back), a number or V(previous).
@@ -51,6 +58,8 @@ options:
     default: previous
   components:
     description:
+      - With O(state=present), the components that this run means to release. One that O(bundle) lacks is an error, so that a play which was
+        started in the middle, stepped through or cut short prunes nothing.
       - With O(state=rolled_back), return only these components. All of them when not given.
     type: list
     elements: str
@@ -235,6 +244,7 @@ OPTIONS = {
     "bundle": {"type": "dict"},
     "bundle_file": {"type": "path"},
     "complete": {"type": "bool", "default": False},
+    "max_deleted": {"type": "str", "default": "25%"},
     "to": {"type": "str", "default": "previous"},
     "components": {"type": "list", "elements": "str"},
     "allow_one_way": {"type": "bool", "default": False},
@@ -251,7 +261,7 @@ OPTIONS = {
     "profile": {"type": "str", "default": ""},
 }
 # Parameters that mean the same in the engine.
-FLAGS = ("allow_one_way", "references", "consistency", "wait", "wait_timeout", "prune", "prune_protected", "complete", "keep")
+FLAGS = ("allow_one_way", "references", "consistency", "wait", "wait_timeout", "prune", "prune_protected", "complete", "max_deleted", "keep")
 
 
 def release(call: Call) -> dict:
@@ -272,7 +282,7 @@ def release(call: Call) -> dict:
         return releaser.roll_back(params["to"], params["components"])
     if params["state"] == "absent":
         return teardown(releaser, params["data"], params["forget"])
-    return releaser.deploy(read_bundle(params["bundle"], params["bundle_file"]))
+    return releaser.deploy(read_bundle(params["bundle"], params["bundle_file"]), params["components"])
 
 
 MODULE = Module(

@@ -44,7 +44,7 @@ class Platform:
     def releaser(self, progress: t.Callable[[str], None] = lambda _line: None, by: str = "tester", **options: t.Any) -> Releaser:
         api = Cluster(self.connection)
         facts = {"by": by, "why": "", "commit": "", "profile": ""}
-        chosen = Options(self.name, **{"complete": True, "wait_timeout": 300, **options}, facts=facts)
+        chosen = Options(self.name, **{"complete": True, "max_deleted": "100%", "wait_timeout": 300, **options}, facts=facts)
         return Releaser(api, Ledger(api, self.ledger_namespace, self.name), chosen, progress)
 
     def deploy(self, bundle: dict[str, list[dict]], **options: t.Any) -> dict:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NodesFailed, NotPermitted, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils._fleet import FEW, Fleet, diff, limit, released_pools
+from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, released_pools
+from ansible_collections.genai.platform.plugins.module_utils._limit import FEW, limit
 from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils._ledger import State
 from nodes import FakeNodes, node

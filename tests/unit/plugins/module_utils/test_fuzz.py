@@ -384,7 +384,7 @@ def bundles(draw: t.Callable) -> Bundle:
 
 def releaser(cluster: FakeCluster, **options: t.Any) -> Releaser:
     facts = {"by": "tester", "why": "", "commit": "", "profile": ""}
-    chosen = Options("genai", **{"complete": True, "prune_protected": True, "diff": True, "wait": False, **options}, facts=facts)
+    chosen = Options("genai", **{"complete": True, "max_deleted": "100%", "prune_protected": True, "diff": True, "wait": False, **options}, facts=facts)
     return Releaser(cluster, Ledger(cluster, "genai-ledger", "genai"), chosen, lambda _line: None)
 
 
