@@ -17,12 +17,12 @@ from ._cluster import Cluster
 from ._errors import ApiError, NotPermitted
 from ._health import WAITED, WORKLOADS
 from ._manifest import Ref
-from ._plan import CREATE, DELETE, UPDATE, Action, Plan
+from ._plan import CREATE, DELETE, ORPHAN, UPDATE, Action, Plan
 from ._references import RBAC
 from ._types import ResourceType, group_kind
 
 # The verbs that an action needs, those that undo it among them.
-VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("patch",), DELETE: ("create", "delete", "get", "patch")}
+VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("patch",), DELETE: ("create", "delete", "get", "patch"), ORPHAN: ("patch",)}
 LEDGER_VERBS = ("create", "delete", "get", "list", "patch")
 NOWHERE = "-"  # no namespace can have this name: what holds in it holds in all
 ROLES = {"Role": "roles", "ClusterRole": "clusterroles"}
