@@ -296,7 +296,7 @@ class Releaser:
         """For workloads whose controllers may have been refused pods until now, and try again only after a while."""
         form = "%Y-%m-%dT%H:%M:%SZ"
         in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
-        return Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True, after=in_force.strftime(form))
+        return Waiter(self.cluster, wanted, self.options.platform, self.progress, leaving=None, after=in_force.strftime(form))
 
     def _record(
         self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict
