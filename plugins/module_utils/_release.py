@@ -136,8 +136,8 @@ class Releaser:
             return self._finished(result)
         return self.carry_out(plan, state, vector, target, result)
 
-    def permit(self, plan: Plan, read: t.Iterable[ResourceType] = ()) -> None:
-        """Raises NotPermitted when the identity lacks a permission that the plan, or listing the types in `read`, needs."""
+    def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
+        """Raises NotPermitted when the identity lacks a permission that the plan, or listing what is in `read`, needs."""
         permit(self.cluster, plan, self.ledger.namespace, self.options.wait, read)
 
     def carry_out(self, plan: Plan, state: State, vector: dict, target: Target, result: dict) -> dict:
@@ -205,7 +205,8 @@ class Releaser:
         except ApiError as exc:
             if exc.status == 403:  # not only this one is to be named: all that may be needed, as if nothing were there yet
                 anew = Plan([Action(CREATE, ref, item.component, resolved[ref][0], item.wave, item) for ref, item in target.desired.items()])
-                self.permit(anew, {*wanted.values(), *recorded_types(self.cluster, state.record).values()})
+                listed = {**wanted, **recorded_types(self.cluster, state.record)}
+                self.permit(anew, {(rtype, ref.namespace if rtype.namespaced else "") for ref, rtype in listed.items()})
             raise
 
     def _refuse_dangling(self, desired: dict[Ref, Desired], plan: Plan, live: dict[Ref, dict]) -> None:
@@ -323,7 +324,7 @@ class Releaser:
         back, the revision of each StatefulSet that is left."""
         form = "%Y-%m-%dT%H:%M:%SZ"
         in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
-        return Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=bool(leaving), after=in_force.strftime(form))
+        return Waiter(self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=in_force.strftime(form))
 
     def _record(
         self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict
