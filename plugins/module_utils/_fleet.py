@@ -12,9 +12,10 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError, InvalidInput, NodesFailed, PlatformError, Unreachable
 from ._gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
+from ._gpu_guard import KEEP, REFUSE, emptied, refuse_emptied, refuse_thinned, refuse_too_many, warnings
 from ._gpu_plan import MANAGER, NodePlan, plan_node
 from ._ledger import Ledger
-from ._limit import NAMED, limit, named
+from ._limit import NAMED, named
 from ._permissions import Need, require
 from ._types import ResourceType
 
@@ -27,33 +28,61 @@ COMPONENT, CONFIG_MAP, KEY = "gpu_nodes", "gpu-pools", "pools.json"  # where a r
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one node: `error` says what went wrong, `gone` that somebody deleted it meanwhile."""
+    """What became of one node: `error` says what went wrong, `gone` that somebody deleted it meanwhile, `kept` that its pool ceased to
+    match it meanwhile and it was left as it is."""
 
     plan: NodePlan
     gone: bool = False
+    kept: bool = False
     error: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """The nodes as one list had them, and what is to become of them. `kept`: {node: pool} of those that stay though the pool matches them no more."""
+
+    nodes: list[Hardware]
+    plans: list[NodePlan]
+    kept: dict[str, str]
+
+    @property
+    def todo(self) -> list[NodePlan]:
+        return [plan for plan in self.plans if plan.patch and plan.name not in self.kept]
 
 
 @dataclasses.dataclass
 class Fleet:
-    """The nodes as one list had them. `max_changed`: of the nodes that are ours already, as `limit` reads it."""
+    """All nodes of a cluster. `max_changed`: of the nodes that are ours already, as `limit` reads it. `emptied_pools`: what to do about a
+    pool that would lose all of its nodes, REFUSE, KEEP or ALLOW."""
 
     cluster: Cluster
     pools: list[Pool]
     max_changed: str = "100%"
     check: bool = False
     progress: t.Callable[[str], None] = lambda _line: None
+    emptied_pools: str = REFUSE
 
     def apply(self) -> dict:
         """Raises InvalidInput before any write, NodesFailed (with the same result as facts) when nodes could not be written."""
         _refuse("the pools cannot be right, nothing was written", errors_of(self.pools))
-        nodes, plans = self._look()
-        todo = [plan for plan in plans if plan.patch]
-        self._refuse_too_many(plans)
-        if todo:
+        survey = self._survey()
+        if survey.todo:
             require(self.cluster, [Need("patch", NODES.group, NODES.plural)])
-        outcomes = [Outcome(plan) for plan in todo] if self.check else self._write(todo)
-        return self._result(nodes, plans, outcomes)
+        outcomes = [Outcome(plan) for plan in survey.todo] if self.check else self._write(survey.todo)
+        return self._result(survey, outcomes)
+
+    def _survey(self) -> Survey:
+        """Raises InvalidInput for what nobody is likely to have meant."""
+        nodes, plans = self._look()
+        names = {pool.name for pool in self.pools}
+        losing = emptied(plans, names)
+        if self.emptied_pools == REFUSE:
+            refuse_emptied(losing)
+        kept = {node: pool for pool, lost in losing.items() for node in lost if self.emptied_pools == KEEP}
+        touched = [plan for plan in plans if plan.name not in kept]
+        refuse_too_many(touched, self.max_changed)
+        refuse_thinned(touched, names - losing.keys(), self.max_changed)
+        return Survey(nodes, plans, kept)
 
     def _look(self) -> tuple[list[Hardware], list[NodePlan]]:
         """What the nodes are and what is to become of them; of a node itself nothing is kept, there may be very many."""
@@ -67,16 +96,6 @@ class Fleet:
                 plans.append(plan_node(node, *(found or [None])))
         _refuse("nodes are in more than one pool, nothing was written", sorted(several))
         return nodes, plans
-
-    def _refuse_too_many(self, plans: list[NodePlan]) -> None:
-        known = [plan for plan in plans if plan.known]
-        changed = [plan.name for plan in known if plan.patch]
-        most = limit(self.max_changed, len(known), "max_changed")
-        if len(changed) > most:
-            raise InvalidInput(
-                f"{len(changed)} of the {len(known)} nodes that have labels or taints of ours would change, and max_changed={self.max_changed} allows {most}. "
-                f"Nothing was written. They are {named(changed)}. If that is meant, raise max_changed", would_change=changed,
-            )
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -111,6 +130,8 @@ class Fleet:
             if node is None:
                 return Outcome(plan, gone=True)
             again = self._plan_again(node)
+            if plan.pool and not again.pool:
+                return Outcome(plan, kept=True)  # its labels went just now: a later run sees whether they stay away
             if not again.patch:
                 return Outcome(plan)  # what seemed refused had arrived
             plan = again
@@ -124,22 +145,26 @@ class Fleet:
 
     # --- the result --------------------------------------------------------------------------------------------------
 
-    def _result(self, nodes: list[Hardware], plans: list[NodePlan], outcomes: list[Outcome]) -> dict:
+    def _result(self, survey: Survey, outcomes: list[Outcome]) -> dict:
         failed = {outcome.plan.name: outcome.error for outcome in outcomes if outcome.error}
-        pool_of = {plan.name: plan.pool for plan in plans if plan.pool}
-        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone)])
+        kept = {**survey.kept, **{outcome.plan.name: outcome.plan.pool for outcome in outcomes if outcome.kept}}
+        pool_of = {plan.name: plan.pool for plan in survey.plans if plan.pool and plan.name not in kept}
+        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone or outcome.kept)])
+        empty = sorted({pool.name for pool in self.pools} - set(pool_of.values()))
         result = {
             "changed": bool(changes),
             "nodes": pool_of,
             "unmatched": [
                 {"node": node.name, "vendor": ", ".join(sorted(node.vendors)), "product": node.product}
-                for node in nodes if node.vendors and node.name not in pool_of
+                for node in survey.nodes if node.vendors and node.name not in pool_of
             ],
-            "empty_pools": sorted({pool.name for pool in self.pools} - set(pool_of.values())),
-            "conflicts": [dataclasses.asdict(conflict) for plan in plans for conflict in plan.conflicts],
+            "empty_pools": empty,
+            "kept": kept,
+            "conflicts": [dataclasses.asdict(conflict) for plan in survey.plans for conflict in plan.conflicts],
             "changes": changes,
             "gone": sorted(outcome.plan.name for outcome in outcomes if outcome.gone),
             "failed_nodes": failed,
+            "warnings": warnings(empty, kept),
             "requests": dict(self.cluster.requests),
         }
         result["lines"] = lines(result, self.check)
@@ -178,12 +203,13 @@ def lines(result: dict, check: bool) -> list[str]:
     touched: collections.Counter[str] = collections.Counter()
     for change in result["changes"]:
         touched[change["pool"]] += len(change["nodes"])
-    counts = collections.Counter({**dict.fromkeys(result["empty_pools"], 0), **collections.Counter(result["nodes"].values())})
+    counts = {**dict.fromkeys(result["empty_pools"], 0), **collections.Counter(result["nodes"].values())}
     verb = "would change" if check else "changed"
-    found = [f"{pool}: {count} nodes, {touched[pool]} {verb}" for pool, count in sorted(counts.items())]
+    found = [f"{pool}: {count} nodes, {touched[pool]} {verb}" if count else f"{pool}: no node matches it" for pool, count in sorted(counts.items())]
     found += [f"no pool: {touched['']} nodes {verb}"] if touched[""] else []
     found += [f"no pool matches {item['node']} ({item['vendor']} {item['product']})".replace(" )", ")") for item in result["unmatched"][:NAMED]]
     found += [f"no pool matches {len(result['unmatched']) - NAMED} more GPU nodes"] if len(result["unmatched"]) > NAMED else []
+    found += [f"left as they are, though their pools match them no more: {named(sorted(result['kept']))}"] if result["kept"] else []
     found += [f"deleted meanwhile: {named(result['gone'])}"] if result["gone"] else []
     by_manager = collections.Counter((item["field"], item["key"], item["manager"]) for item in result["conflicts"])
     found += [f"left alone: {field} {key} of {manager} on {count} nodes" for (field, key, manager), count in sorted(by_manager.items())]
