@@ -1,18 +1,24 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings all nodes of a cluster to their pools: one list, and a patch for each node that needs one, many at a time."""
+"""Brings all nodes of a cluster to their pools: one list, and a patch for each node that needs one, many at a time.
+
+Where nothing has to be done, nothing but that list is asked for. Else the platform's lock is taken first, and the nodes are looked at
+again under it, so that no two runs write to them at a time.
+"""
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, InvalidInput, NodesFailed, PlatformError, Unreachable
+from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, NodesFailed, PlatformError, Unreachable
 from ._gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
 from ._gpu_guard import KEEP, REFUSE, emptied, refuse_emptied, refuse_thinned, refuse_too_many, warnings
+from ._gpu_lock import PlatformLock
 from ._gpu_plan import MANAGER, NodePlan, plan_node
 from ._ledger import Ledger
 from ._limit import NAMED, named
@@ -52,8 +58,11 @@ class Survey:
 
 @dataclasses.dataclass
 class Fleet:
-    """All nodes of a cluster. `max_changed`: of the nodes that are ours already, as `limit` reads it. `emptied_pools`: what to do about a
-    pool that would lose all of its nodes, REFUSE, KEEP or ALLOW."""
+    """All nodes of a cluster.
+
+    `max_changed`: of the nodes that are ours already, as `limit` reads it. `emptied_pools`: what to do about a pool that would lose all
+    of its nodes, REFUSE, KEEP or ALLOW. `lock`: taken while nodes are written, if given; `pools_again` then reads the pools anew.
+    """
 
     cluster: Cluster
     pools: list[Pool]
@@ -61,15 +70,30 @@ class Fleet:
     check: bool = False
     progress: t.Callable[[str], None] = lambda _line: None
     emptied_pools: str = REFUSE
+    lock: PlatformLock | None = None
+    pools_again: t.Callable[[], list[Pool] | None] | None = None
 
     def apply(self) -> dict:
-        """Raises InvalidInput before any write, NodesFailed (with the same result as facts) when nodes could not be written."""
+        """Raises InvalidInput, NotPermitted or Busy before any write, NodesFailed (with the same result as facts) when nodes could not be
+        written."""
         _refuse("the pools cannot be right, nothing was written", errors_of(self.pools))
         survey = self._survey()
         if survey.todo:
-            require(self.cluster, [Need("patch", NODES.group, NODES.plural)])
-        outcomes = [Outcome(plan) for plan in survey.todo] if self.check else self._write(survey.todo)
+            needs = self.lock.needs() if self.lock else set()
+            require(self.cluster, {Need("patch", NODES.group, NODES.plural), *needs})
+        if self.check or not survey.todo:
+            return self._result(survey, [Outcome(plan) for plan in survey.todo])
+        with self.lock.held() if self.lock else contextlib.nullcontext(False) as locked:
+            if locked:
+                survey = self._look_again()
+            outcomes = self._write(survey.todo)
         return self._result(survey, outcomes)
+
+    def _look_again(self) -> Survey:
+        """What was looked at without the lock may have been in the middle of another run."""
+        if self.pools_again and self.pools_again() != self.pools:
+            raise Busy("another run changed this platform while this one was planning. Nothing was written; run again")
+        return self._survey()
 
     def _survey(self) -> Survey:
         """Raises InvalidInput for what nobody is likely to have meant."""
@@ -102,24 +126,30 @@ class Fleet:
     def _write(self, todo: list[NodePlan]) -> list[Outcome]:
         if todo:
             self.progress(f"writing to {len(todo)} nodes")
-        lost: list[str] = []
+        lost: list[str] = []  # why nothing more is to be written
 
         def write(plan: NodePlan) -> Outcome:
             if lost:
                 return Outcome(plan, error=f"not tried: {lost[0]}")
             try:
                 return self._write_one(plan)
-            except Unreachable as exc:
-                lost.append(exc.message)  # the others would only wait for the same
+            except (Unreachable, LockLost) as exc:
+                lost.append(exc.message)  # the others would only meet the same
                 return Outcome(plan, error=exc.message)
             except PlatformError as exc:
                 return Outcome(plan, error=exc.message)
 
-        return self.cluster.each(write, todo)
+        try:
+            return self.cluster.each(write, todo)
+        except Interrupted as exc:
+            lost.append(exc.message)  # those that wait for their turn: the lock goes with this run
+            raise Interrupted(f"{exc.message}, some of {len(todo)} nodes may be written, run again for the rest", changed=True) from exc
 
     def _write_one(self, plan: NodePlan) -> Outcome:
         """Patches the very version of the node that was planned for; whoever was faster is read, and planned for, anew."""
         for _attempt in range(ATTEMPTS):
+            if self.lock:
+                self.lock.check()
             try:
                 self.cluster.patch(NODES, "", plan.name, plan.patch, MANAGER)
                 return Outcome(plan)
@@ -164,7 +194,7 @@ class Fleet:
             "changes": changes,
             "gone": sorted(outcome.plan.name for outcome in outcomes if outcome.gone),
             "failed_nodes": failed,
-            "warnings": warnings(empty, kept),
+            "warnings": warnings(empty, kept) + (self.lock.warnings if self.lock else []),
             "requests": dict(self.cluster.requests),
         }
         result["lines"] = lines(result, self.check)

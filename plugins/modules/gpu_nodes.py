@@ -23,6 +23,12 @@ description:
   - Errors in the description, nodes in two pools, a pool that would lose all or most of its nodes (O(emptied_pools), O(max_changed)) and a
     run that would change more than O(max_changed) end it before any write, in check mode, too.
   - A node whose pool ceases to match it while the run writes is left as it is and named in the result. A later run sees whether that lasts.
+  - When there is something to write, it takes the lock of the platform's releases first, the journal in O(ledger_namespace), and looks at the
+    nodes again under it. While another run holds that, a release or one of this module, it fails with the reason V(busy) before any write.
+    Check mode, and a run that finds nothing to do, neither take nor need it.
+  - Where the ledger's namespace does not exist yet there is nothing to lock, and it is not made. A journal that a killed run of this
+    module has left is cleared away. That of a killed release stays for the next release, which restores from it, and the nodes are written
+    without the lock, with a warning.
   - When some nodes cannot be written, the others are written all the same; then the task fails and names those.
 options:
   state:
@@ -139,6 +145,9 @@ options:
     type: str
     choices: [refuse, keep, allow]
     default: refuse
+notes:
+  - Needs the rights to list, get and patch nodes and to get the ledger's namespace, and where that exists to list, get, create, patch and
+    delete Secrets in it.
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
   - genai.platform.platform
@@ -247,6 +256,10 @@ lines:
   returned: success
   type: list
   elements: str
+reason:
+  description: Stable word for the kind of failure, such as V(busy), V(invalid_input), V(nodes_failed).
+  returned: failure
+  type: str
 requests:
   description: Number of API requests by verb.
   returned: when the nodes were listed
@@ -259,6 +272,8 @@ from ansible_collections.genai.platform.plugins.module_utils._argspec import CON
 from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, released_pools
 from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils._gpu_guard import ALLOW, KEEP, REFUSE
+from ansible_collections.genai.platform.plugins.module_utils._gpu_lock import PlatformLock
+from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
 
 LISTS = ("products", "pci", "instance_types", "resources", "nodes")
 MATCH = {**{name: {"type": "list", "elements": "str"} for name in LISTS}, "labels": {"type": "dict"}}
@@ -287,12 +302,19 @@ OPTIONS = {
 def gpu_nodes(call: Call) -> dict:
     params = call.params
     cluster, ledger = connect(params, params["workers"])
-    pools = released_pools(ledger, params["release"]) if params["release"] else params["pools"]
-    if params["state"] == "absent":
-        pools = []
+
+    def wanted() -> list[Pool] | None:
+        if params["state"] == "absent":
+            return []
+        given = released_pools(ledger, params["release"]) if params["release"] else params["pools"]
+        return None if given is None else list(map(Pool.of, given))
+
+    pools = wanted()
     if pools is None:
         return {"changed": False, "lines": ["no release has pools of GPU nodes"], "requests": dict(cluster.requests)}
-    fleet = Fleet(cluster, list(map(Pool.of, pools)), params["max_changed"], call.check_mode, call.progress, params["emptied_pools"])
+    lock = PlatformLock(cluster, ledger, who())
+    fleet = Fleet(cluster, pools, params["max_changed"], call.check_mode, call.progress, params["emptied_pools"], lock, wanted)
+    stop_on_signals()
     result = fleet.apply()
     return {**result, "diff": [diff(change) for change in result["changes"]]} if call.diff else result
 
