@@ -194,9 +194,11 @@ class Fleet:
             "changes": changes,
             "gone": sorted(outcome.plan.name for outcome in outcomes if outcome.gone),
             "failed_nodes": failed,
-            "warnings": warnings(empty, kept) + (self.lock.warnings if self.lock else []),
             "requests": dict(self.cluster.requests),
         }
+        warned = warnings(empty, kept) + (self.lock.warnings if self.lock else [])
+        if warned:  # AnsibleModule does not want even an empty list
+            result["warnings"] = warned
         result["lines"] = lines(result, self.check)
         if failed:
             said = "\n".join(f"- {name}: {error}" for name, error in sorted(failed.items())[:NAMED])
