@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import copy
+import threading
 
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
+from fake import FakeCluster
 
 CAPACITY = {"nvidia": {"nvidia.com/gpu": "8"}, "amd": {"amd.com/gpu": "8"}, "": {}}
 
@@ -95,3 +97,44 @@ class FakeNodes:
 
     def each(self, function, items):
         return [function(item) for item in items]
+
+
+class FakePlatform(FakeCluster):
+    """Nodes and a ledger in one cluster, which answers one request at a time however many threads ask."""
+
+    def __init__(self, *nodes):
+        super().__init__()
+        self.fleet, self._one = FakeNodes(*nodes), threading.RLock()
+
+    def items(self, rtype):
+        with self._one:
+            return self.fleet.items(rtype)
+
+    def list(self, rtype, selector="", namespace=""):
+        with self._one:
+            return super().list(rtype, selector, namespace)
+
+    def get(self, rtype, namespace, name):
+        with self._one:
+            return self.fleet.get(rtype, namespace, name) if rtype.kind == "Node" else super().get(rtype, namespace, name)
+
+    def patch(self, rtype, namespace, name, body, manager=""):
+        if rtype.kind == "Node":
+            self.before_patch(name)  # outside: it may wait for another thread's requests
+        with self._one:
+            return self.fleet.patch(rtype, namespace, name, body, manager) if rtype.kind == "Node" else super().patch(rtype, namespace, name, body)
+
+    def before_patch(self, name):
+        pass
+
+    def create(self, rtype, body):
+        with self._one:
+            return super().create(rtype, body)
+
+    def apply(self, rtype, body, force=False, dry_run=False):
+        with self._one:
+            return super().apply(rtype, body, force, dry_run)
+
+    def delete(self, rtype, namespace, name, uid=None):
+        with self._one:
+            return super().delete(rtype, namespace, name, uid)
