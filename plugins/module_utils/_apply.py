@@ -223,7 +223,7 @@ def explain(exc: ApiError, action: Action) -> ApiError:
     text = without_secrets(exc.message, action.desired.body if action.desired else {})
     if conflicts:
         who = "; ".join(f"{c.get('field', '?').lstrip('.')}: {c.get('message', '')}" for c in conflicts)
-        text = f"another manager owns fields that differ: {who}. Set force_conflicts to take them over"
+        text = f"another manager owns fields that differ: {who}. To take them over: -e common_force_conflicts=true (force_conflicts of the module)"
     if "failed calling webhook" in text:
         text = f"{text}. Hint: {WEBHOOK_HINT}"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())

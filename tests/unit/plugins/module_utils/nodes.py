@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import copy
-import threading
 
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
 from fake import FakeCluster
@@ -104,37 +103,21 @@ class FakePlatform(FakeCluster):
 
     def __init__(self, *nodes):
         super().__init__()
-        self.fleet, self._one = FakeNodes(*nodes), threading.RLock()
+        self.fleet = FakeNodes(*nodes)
 
-    def items(self, rtype):
-        with self._one:
-            return self.fleet.items(rtype)
-
-    def list(self, rtype, selector="", namespace=""):
-        with self._one:
-            return super().list(rtype, selector, namespace)
+    def items(self, rtype, *args, **options):
+        with self._storing:
+            return self.fleet.items(rtype) if rtype.kind == "Node" else list(super().items(rtype, *args, **options))
 
     def get(self, rtype, namespace, name):
-        with self._one:
+        with self._storing:
             return self.fleet.get(rtype, namespace, name) if rtype.kind == "Node" else super().get(rtype, namespace, name)
 
     def patch(self, rtype, namespace, name, body, manager=""):
         if rtype.kind == "Node":
             self.before_patch(name)  # outside: it may wait for another thread's requests
-        with self._one:
+        with self._storing:
             return self.fleet.patch(rtype, namespace, name, body, manager) if rtype.kind == "Node" else super().patch(rtype, namespace, name, body)
 
     def before_patch(self, name):
         pass
-
-    def create(self, rtype, body):
-        with self._one:
-            return super().create(rtype, body)
-
-    def apply(self, rtype, body, force=False, dry_run=False):
-        with self._one:
-            return super().apply(rtype, body, force, dry_run)
-
-    def delete(self, rtype, namespace, name, uid=None):
-        with self._one:
-            return super().delete(rtype, namespace, name, uid)
