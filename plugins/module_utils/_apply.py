@@ -134,14 +134,15 @@ def _until_in_force(written: t.Iterable[Ref]) -> None:
 
 def _delete_one(cluster: Cluster, action: Action, check: Check) -> None:
     check()
-    ref = action.ref
+    ref, uid = action.ref, (action.live or {})["metadata"]["uid"]
     try:
         if action.verb == ORPHAN:
             let_go(cluster, action.rtype, ref)
         else:
-            cluster.delete(action.rtype, ref.namespace, ref.name, (action.live or {})["metadata"]["uid"])
+            cluster.delete(action.rtype, ref.namespace, ref.name, uid)
     except ApiError as exc:
-        if exc.status not in (404, 409):  # 404, 409: it is gone, and what has its name by now is another object
+        now = cluster.get(action.rtype, ref.namespace, ref.name) if exc.status in (404, 409) else action.live
+        if now and now["metadata"]["uid"] == uid:  # else it is gone, and what has its name by now is another object
             raise explain(exc, action) from exc
 
 
