@@ -293,7 +293,7 @@ NEVER_REPLACED = (*PROTECTED, *WORKLOADS, "Pod")
 
 @dataclasses.dataclass
 class Undo:
-    """Undoes single writes. `ours`: what the run has written."""
+    """Undoes single writes. `ours`: what the run has written, without what turns out to be somebody else's."""
 
     cluster: Cluster
     platform: str
@@ -349,11 +349,13 @@ class Undo:
     def _remove(self, entry: Entry) -> None:
         """Takes away what the run made. What was there all the same, or was somebody else's a moment earlier, only loses our fields."""
         live = self.cluster.get(entry.rtype, entry.namespace, entry.name)
-        if live is None or live["metadata"].get("labels", {}).get(LABEL_PLATFORM) not in (None, self.platform):
+        if live is None:
             return
-        if not owned_fields(live):
-            return  # the run ended before it came to this one
+        if live["metadata"].get("labels", {}).get(LABEL_PLATFORM) not in (None, self.platform) or not owned_fields(live):
+            self.ours.discard(entry.ref)  # the run ended before it came to this one, and its namespace is not ours alone
+            return
         if not self._made_by_us(entry, live):
+            self.ours.discard(entry.ref)
             self.cluster.apply(entry.rtype, identity(live), force=True)
             self.report.back.append(str(entry.ref))
             return
