@@ -12,7 +12,9 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, LockLost, PlatformError, TimedOut, Unreachable
-from ._fields import before_image, changed_paths, identity, images_of_others, other_managers, own_entry, owned_fields, removals
+from ._fields import (
+    before_image, changed_paths, identity, images_of_others, is_scaled, other_managers, own_entry, owned_fields, removals,
+)
 from ._health import WEBHOOK_HINT, WORKLOADS, not_ready
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_COMPONENT, LABEL_PLATFORM, Ref
 from ._occupied import occupied
@@ -45,7 +47,7 @@ class Entry:
     name: str
     wave: int
     before: dict | None
-    replicas: int | None = None  # what a workload had, where the run hands its replicas over
+    replicas: int | None = None  # what a workload had, where the run hands its replicas over or deletes it while an autoscaler has them
     others: list = dataclasses.field(default_factory=list)  # of what is made anew: [(manager, apply configuration)]
     uid: str = ""  # of the object that was there
     one_way: bool = False  # it was announced that there is no way back
@@ -57,7 +59,7 @@ class Entry:
         return cls(
             action.verb, rtype.group, rtype.version, rtype.kind, rtype.plural, rtype.namespaced,
             ref.namespace, ref.name, action.wave, action.before,
-            live.get("spec", {}).get("replicas") if action.hold_replicas is not None else None,
+            live["spec"].get("replicas") if action.hold_replicas is not None or (action.verb == DELETE and is_scaled(live)) else None,
             action.others, live.get("metadata", {}).get("uid", ""),
             bool(action.desired and ANNOTATION_ONE_WAY in action.desired.body["metadata"].get("annotations", {})), action.forced,
         )
@@ -138,7 +140,7 @@ def _delete_one(cluster: Cluster, action: Action, check: Check) -> None:
     ref, uid = action.ref, (action.live or {})["metadata"]["uid"]
     try:
         if action.verb == ORPHAN:
-            let_go(cluster, action.rtype, ref)
+            let_go(cluster, action.rtype, ref, uid)
         else:
             cluster.delete(action.rtype, ref.namespace, ref.name, uid)
     except ApiError as exc:
@@ -147,9 +149,10 @@ def _delete_one(cluster: Cluster, action: Action, check: Check) -> None:
             raise explain(exc, action) from exc
 
 
-def let_go(cluster: Cluster, rtype: ResourceType, ref: Ref) -> None:
+def let_go(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str) -> None:
     """Takes our labels off an object that was there before the platform; it stays as it is."""
-    cluster.patch(rtype, ref.namespace, ref.name, {"metadata": {"labels": {LABEL_PLATFORM: None, LABEL_COMPONENT: None}}})
+    labels = {LABEL_PLATFORM: None, LABEL_COMPONENT: None}
+    cluster.patch(rtype, ref.namespace, ref.name, {"metadata": {"uid": uid, "labels": labels}})
 
 
 def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> dict:
@@ -317,7 +320,7 @@ NEVER_REPLACED = (*PROTECTED, *WORKLOADS, "Pod")
 
 @dataclasses.dataclass
 class Undo:
-    """Undoes single writes. `ours`: what the run has written."""
+    """Undoes single writes. `ours`: what the run has written, without what turns out to be somebody else's."""
 
     cluster: Cluster
     platform: str
@@ -328,12 +331,11 @@ class Undo:
     def one(self, entry: Entry) -> None:
         self.check()
         try:
-            if entry.replicas is not None:
-                self.cluster.hold_replicas(entry.rtype, entry.namespace, entry.name, entry.replicas)
+            live = self.cluster.get(entry.rtype, entry.namespace, entry.name)
             if entry.verb == CREATE:
-                self._remove(entry)
+                self._remove(entry, live)
             else:
-                self._put_back(entry)
+                self._put_back(entry, live)
         except ApiError as exc:
             if entry.one_way and exc.status == 422:
                 self.report.kept.append(f"{entry.ref}: there is no way back from what was announced as one-way")
@@ -344,13 +346,29 @@ class Undo:
         except PlatformError as exc:
             self.report.errors.append(f"{entry.ref}: {exc.message}")
 
-    def _put_back(self, entry: Entry) -> None:
+    def _put_back(self, entry: Entry, live: dict | None) -> None:
+        owner = self._other_owner(live)
+        if owner:
+            self.report.kept.append(f"{entry.ref}: it belongs to platform {owner} by now")
+            return
+        if entry.replicas is not None and live and entry.verb == UPDATE:
+            self._hold_replicas(entry)
         after = self._apply(entry, t.cast(dict, entry.before))
         # Only where it had to be made again: in an object that was never deleted, others may have changed theirs meanwhile.
         if entry.uid and after["metadata"]["uid"] != entry.uid:
             for manager, image in entry.others:
                 self.cluster.apply(entry.rtype, image, force=True, manager=manager)
+            if entry.replicas is not None:
+                self._hold_replicas(entry)  # it begins with one, and its autoscaler goes on from what there is
         self.report.back.append(str(entry.ref))
+
+    def _hold_replicas(self, entry: Entry) -> None:
+        self.cluster.hold_replicas(entry.rtype, entry.namespace, entry.name, t.cast(int, entry.replicas))
+
+    def _other_owner(self, live: dict | None) -> str:
+        """The other platform whose label an object carries; '' when it is ours, nobody's or not there."""
+        owner = ((live or {}).get("metadata", {}).get("labels") or {}).get(LABEL_PLATFORM, "")
+        return "" if owner == self.platform else owner
 
     def _apply(self, entry: Entry, before: dict) -> dict:
         try:
@@ -370,14 +388,15 @@ class Undo:
             after = self.cluster.apply(entry.rtype, before, force=True)
         return after
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry, live: dict | None) -> None:
         """Takes away what the run made. What was there all the same, or was somebody else's a moment earlier, only loses our fields."""
-        live = self.cluster.get(entry.rtype, entry.namespace, entry.name)
-        if live is None or live["metadata"].get("labels", {}).get(LABEL_PLATFORM) not in (None, self.platform):
+        if live is None:
             return
-        if not owned_fields(live):
-            return  # the run ended before it came to this one
+        if self._other_owner(live) or not owned_fields(live):
+            self.ours.discard(entry.ref)  # the run ended before it came to this one, and its namespace is not ours alone
+            return
         if not self._made_by_us(entry, live):
+            self.ours.discard(entry.ref)
             self.cluster.apply(entry.rtype, identity(live), force=True)
             self.report.back.append(str(entry.ref))
             return

@@ -159,7 +159,8 @@ class Cluster:
         futures: list[concurrent.futures.Future[R]] = []
         done: t.Collection[concurrent.futures.Future[R]] = ()
         try:
-            futures += [self._executor.submit(function, item) for item in items]
+            for item in items:
+                futures.append(self._executor.submit(function, item))  # one by one: a signal may come between two
             done, left = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
             if left:
                 self._cancelled.set()
@@ -167,15 +168,28 @@ class Cluster:
             self._cancelled.set()
             raise
         finally:
-            for future in futures:
-                future.cancel()
-            concurrent.futures.wait(futures)
-            self._cancelled.clear()
+            self._end(futures)
         # The cause before what ended only because of it.
         errors = [f.exception() for f in sorted(futures, key=lambda f: f not in done) if not f.cancelled() and f.exception()]
         if errors:
             raise t.cast(BaseException, errors[0])
         return [future.result() for future in futures]
+
+    def _end(self, futures: list[concurrent.futures.Future]) -> None:
+        """Returns when nothing of `futures` is under way any more; a signal that comes meanwhile is raised then, and not before."""
+        told: BaseException | None = None
+        while True:
+            try:
+                for future in futures:
+                    future.cancel()
+                concurrent.futures.wait(futures)
+                break
+            except BaseException as exc:  # pylint: disable=broad-exception-caught
+                self._cancelled.set()
+                told = exc
+        self._cancelled.clear()
+        if told:
+            raise told
 
     # --- discovery ---------------------------------------------------------------------------------------------------
 

@@ -58,7 +58,8 @@ def replicas_to_hold(live: dict, desired: dict, freed: bool = False) -> int | No
     """Replicas to apply under REPLICAS_MANAGER before `desired` is applied; None when there is nothing to hand over.
 
     Leaving the field to an autoscaler, the live value is held, or removing ours would reset it. `freed`: this run removes the
-    autoscaler; then the desired value is held, which ends the autoscaler's claim. A number that anybody else set stays a conflict.
+    autoscaler; then the desired value is held, which ends the autoscaler's claim, even if it is the live one: until it is gone, it
+    may write another. A number that anybody else set stays a conflict.
     """
     current, wanted = live.get("spec", {}).get("replicas"), desired.get("spec", {}).get("replicas")
     owners = {e.get("manager") for e in live["metadata"].get("managedFields") or [] if _owns_replicas(e)}
@@ -66,7 +67,7 @@ def replicas_to_hold(live: dict, desired: dict, freed: bool = False) -> int | No
         return current if MANAGER in owners and REPLICAS_MANAGER not in owners else None
     others = owners - {MANAGER}
     ours = others == {REPLICAS_MANAGER} or (freed and others <= {REPLICAS_MANAGER, _AUTOSCALER})
-    return wanted if others and ours and wanted != current else None
+    return wanted if others and ours and (freed or wanted != current) else None
 
 
 def _owns_replicas(entry: dict) -> bool:

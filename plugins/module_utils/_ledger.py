@@ -189,9 +189,9 @@ class Ledger:
 
     def remove_namespace(self) -> str:
         """Removes the namespace if a platform made it and nothing else is in it. Returns why it stays, '' when it went."""
-        why = self.namespace_stays()
-        if not why:
-            self.cluster.delete(NAMESPACES, "", self.namespace)
+        found, why = self.cluster.get(NAMESPACES, "", self.namespace), self.namespace_stays()
+        if found and not why:
+            self.cluster.delete(NAMESPACES, "", self.namespace, found["metadata"]["uid"])
             self._until_gone()
         return why
 

@@ -14,10 +14,18 @@ from ._types import ResourceType, ref_of
 
 CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
 SHOWN = 3
-# What a cluster derives, or puts into every namespace by itself.
-DERIVED_KINDS = {"Event", "Endpoints", "EndpointSlice", "Lease", "ControllerRevision"}
-DERIVED_GROUPS = ("metrics.k8s.io", "custom.metrics.k8s.io", "events.k8s.io", "authorization.k8s.io")
-TOKEN_OF = "kubernetes.io/service-account.name"  # annotates the token of a ServiceAccount, which goes with it
+# What a cluster derives, or shows in every namespace by itself: (group, kind), and whole groups.
+DERIVED_KINDS = {
+    ("", "Event"), ("events.k8s.io", "Event"), ("", "Endpoints"), ("discovery.k8s.io", "EndpointSlice"), ("coordination.k8s.io", "Lease"),
+    ("apps", "ControllerRevision"),
+}
+DERIVED_GROUPS = (
+    "metrics.k8s.io", "custom.metrics.k8s.io", "external.metrics.k8s.io", "authorization.k8s.io",
+    "packages.operators.coreos.com",  # the catalogue of OpenShift's operators, which every namespace lists
+)
+COPIED = "olm.copiedFrom"  # labels what that catalogue copies into every namespace
+# Annotate the token, or the pull secret, of a ServiceAccount, which goes with it.
+TOKEN_OF = ("kubernetes.io/service-account.name", "openshift.io/internal-registry-auth-token.service-account")
 # What an identity that may not look has to be able to rule out; of other kinds it is believed that there is nothing.
 MUST_SEE = ("Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod")
 
@@ -28,13 +36,14 @@ def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[
     `ours`: objects that are ours whatever their labels say. `claims`: whether claims keep it whoever made them, for the data in them.
     Asks for the names of every kind that the cluster serves, one after the other: it may run in a thread of the pool.
     """
-    held = cluster.list(CLAIMS, "", namespace, metadata=True) if claims else []
+    look = _Look(cluster, namespace)
+    held = [obj for obj in look.at(CLAIMS) if not _leaving(obj)] if claims else []
     if held:
         return f"it holds {len(held)} claims with data"
     kinds = {(rtype.group, rtype.kind): rtype for rtype in cluster.types().values() if _matters(rtype)}
-    strangers: list[str] = []
-    for rtype in kinds.values():
-        strangers += _strangers(cluster, rtype, namespace, platform, ours)
+    found = [(rtype, obj) for rtype in kinds.values() for obj in look.at(rtype, f"{LABEL_PLATFORM}!={platform}")]
+    names = [str(ref_of(rtype, obj)) for rtype, obj in found if ref_of(rtype, obj) not in ours and not _derived(rtype, obj["metadata"], look.hidden)]
+    strangers = list(dict.fromkeys([*names, *look.unseen]))
     if not strangers:
         return ""
     more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
@@ -42,22 +51,40 @@ def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[
 
 
 def _matters(rtype: ResourceType) -> bool:
-    return rtype.namespaced and rtype.listable and rtype.kind not in DERIVED_KINDS and rtype.group not in DERIVED_GROUPS
+    return rtype.namespaced and rtype.listable and (rtype.group, rtype.kind) not in DERIVED_KINDS and rtype.group not in DERIVED_GROUPS
 
 
-def _strangers(cluster: Cluster, rtype: ResourceType, namespace: str, platform: str, ours: t.Container[Ref]) -> list[str]:
-    try:
-        found = cluster.list(rtype, f"{LABEL_PLATFORM}!={platform}", namespace, metadata=True)
-    except ApiError as exc:
-        if exc.status == 403 and rtype.kind in MUST_SEE:
-            return [f"perhaps {rtype.plural} (this identity may not list them)"]
-        if exc.status in (403, 404, 405):
+class _Look:
+    """Lists what is in a namespace. `hidden`: kinds that the identity may not list; `unseen`: what may be there for all we know."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
+        self.hidden: set[tuple[str, str]] = set()
+        self.unseen: list[str] = []
+
+    def at(self, rtype: ResourceType, selector: str = "") -> list[dict]:
+        try:
+            return self.cluster.list(rtype, selector, self.namespace, metadata=True)
+        except ApiError as exc:
+            if exc.status == 401:
+                raise
+            if exc.status == 403:
+                self.hidden.add((rtype.group, rtype.kind))
+            if rtype.kind in MUST_SEE or exc.status not in (403, 404, 405):
+                why = "this identity may not list them" if exc.status == 403 else exc.message
+                self.unseen.append(f"perhaps {rtype.plural} ({why})")
             return []
-        raise
-    return [str(ref_of(rtype, obj)) for obj in found if ref_of(rtype, obj) not in ours and not _derived(rtype, obj["metadata"])]
 
 
-def _derived(rtype: ResourceType, meta: dict) -> bool:
-    if meta.get("deletionTimestamp"):
-        return True  # it is leaving by itself
-    return (rtype.kind, meta["name"]) in BUILT_IN or bool(meta.get("ownerReferences")) or TOKEN_OF in (meta.get("annotations") or {})
+def _leaving(obj: dict) -> bool:
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def _derived(rtype: ResourceType, meta: dict, hidden: t.Container[tuple[str, str]]) -> bool:
+    """Whether it leaves by itself, or with what it belongs to. An owner that could have been seen here was judged itself."""
+    if meta.get("deletionTimestamp") or (rtype.kind, meta["name"]) in BUILT_IN or COPIED in (meta.get("labels") or {}):
+        return True
+    owners = [(owner.get("apiVersion", "").rpartition("/")[0], owner.get("kind", "")) for owner in meta.get("ownerReferences") or []]
+    if owners:
+        return not any(owner in hidden for owner in owners)
+    return any(name in (meta.get("annotations") or {}) for name in TOKEN_OF)

@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 from ._errors import InvalidInput
-from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold
+from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, replicas_to_hold
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets
 from ._types import ResourceType
 
@@ -55,15 +55,11 @@ class Action:
     hold_replicas: int | None = None  # see replicas_to_hold
     leave_replicas: bool = False  # an autoscaler that is not in the bundle has set them
     taken_over: bool = False  # it was there before the platform, and nobody's
+    newly_taken_over: bool = False  # and this run is the first to write to it, or the first since it was let go
     after: dict | None = None  # the object of this name that is being deleted, and has to be gone first
     replace: bool = False  # deleted and made anew: the server takes no change of it
     forced: bool = False
     strip: tuple[Path, ...] = ()  # fields of other managers to be removed, see _drift
-
-    @property
-    def newly_taken_over(self) -> bool:
-        """Whether this run is the first to write to an object that was there before the platform."""
-        return self.taken_over and self.verb == UPDATE and not owned_fields(self.live or {})
 
     @property
     def body(self) -> dict:
@@ -242,7 +238,8 @@ def _compare(action: Action, current: dict, known: list[str], freed: bool) -> No
     prints = [applied_fingerprint(current), *([applied_fingerprint(current, wanted)] if action.leave_replicas else [])]
     same = known[:1] == [item.fingerprint] and known[1:2] and known[1] in prints
     action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
-    action.taken_over = known[2:] == [TAKEN_OVER] or (not known and not _owner(current))
+    action.newly_taken_over = not known and not _owner(current)
+    action.taken_over = action.newly_taken_over or known[2:] == [TAKEN_OVER]
     action.hold_replicas = None if same else replicas_to_hold(current, action.body, freed)
 
 

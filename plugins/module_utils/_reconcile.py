@@ -61,7 +61,7 @@ def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Fi
             return [Finding(action.ref, action.component, DELETED)]
         if action.live is None:
             return []  # a Job that cleaned up after itself
-        by_autoscaler = (action.ref.namespace, action.ref.kind, action.ref.name) in scaled
+        by_autoscaler = action.leave_replicas or (action.ref.namespace, action.ref.kind, action.ref.name) in scaled
         try:
             expected = action.live if action.verb == UNCHANGED else _expected(releaser, action)
         except ApiError as exc:

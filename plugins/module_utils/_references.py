@@ -25,6 +25,8 @@ POD_SPECS: dict[tuple[str, str], tuple[str, ...]] = {
 # Made by the cluster itself: in every namespace, and once.
 BUILT_IN = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
 BUILT_IN |= {("ServiceAccount", "builder"), ("ServiceAccount", "deployer"), ("ConfigMap", "openshift-service-ca.crt")}  # on OpenShift
+BUILT_IN |= {("RoleBinding", f"system:{name}") for name in ("deployers", "image-builders", "image-pullers")}  # there, too
+BUILT_IN |= {("ConfigMap", "istio-ca-root-cert")}  # by Istio
 BUILT_IN |= {("PriorityClass", f"system-{scope}-critical") for scope in ("node", "cluster")}
 
 

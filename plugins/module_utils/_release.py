@@ -9,10 +9,10 @@ import datetime
 import typing as t
 import uuid
 
-from ._apply import Entry, apply_deletes, apply_plan, entries, held_by, hold_again, restore
+from ._apply import Entry, Restored, apply_deletes, apply_plan, entries, held_by, hold_again, restore
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
-from ._errors import ApiError, Busy, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
+from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
 from ._health import WAITED, WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
@@ -271,10 +271,7 @@ class Releaser:
         self._until_dying_are_gone(plan)
         created = self.ledger.ensure_namespace()
         started, journal = self.cluster.server_time, entries(plan)
-        self.lock.acquire(self._journal(started, journal))
-        if self.ledger.state_version() != state.resource_version:
-            self.lock.release()
-            raise Busy("another run changed this platform while this one was planning. Nothing was written; run again")
+        self._acquire(self._journal(started, journal), state)
         release = self._entry(state, started, target)
         try:
             afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
@@ -293,6 +290,16 @@ class Releaser:
         except PlatformError as exc:  # it is recorded, and the next run removes the journal of a recorded run
             self.progress(f"the release is done; its journal could not be removed: {exc.message}")
         return afters
+
+    def _acquire(self, journal: dict, state: State) -> None:
+        """Takes the lock, and gives it back unless the state is still the one that was planned on."""
+        self.lock.acquire(journal)
+        try:
+            if self.ledger.state_version() != state.resource_version:
+                raise Busy("another run changed this platform while this one was planning. Nothing was written; run again")
+        except BaseException:
+            self.lock.release()
+            raise
 
     def _until_dying_are_gone(self, plan: Plan) -> None:
         """What is being deleted is not there, but its name is taken until it is gone. Raises TimedOut before anything is written."""
@@ -354,11 +361,13 @@ class Releaser:
         crossed = [mark for marks in one_way(a.desired for a in plan.writes if a.desired).values() for mark in marks]
         try:
             leaving = self._revisions_of(plan)
-            report = restore(self.cluster, journal, self.options.platform, self.lock.check)
+            report = self._restored(journal)
+            settled = "" if report.errors else self._settle(plan, leaving)
+            if not report.errors:
+                self.lock.check()
         except LockLost as lost:
             self.lock.stop()
             return LockLost(f"release {release['number']} failed: {why}\nIt could not restore everything: {lost.message}")
-        settled = "" if report.errors else self._settle(plan, leaving)
         self.lock.stop()
         if not report.errors:
             self._record_failure(state, release, why, created)
@@ -370,6 +379,13 @@ class Releaser:
             f"release {release['number']} failed. {outcome}\n{why}", restored=dataclasses.asdict(report),
             problems=facts.get("problems", []), requests=dict(self.cluster.requests),
         )
+
+    def _restored(self, journal: list[Entry]) -> Restored:
+        """Restores, and goes on with it when told to stop meanwhile: that is what stopping means here, and it is told only once."""
+        try:
+            return restore(self.cluster, journal, self.options.platform, self.lock.check)
+        except Interrupted:
+            return restore(self.cluster, journal, self.options.platform, self.lock.check)
 
     def _revisions_of(self, plan: Plan) -> dict[Ref, str]:
         """{StatefulSet that was there before: the revision that the failed release has given it}. What cannot be read is left out."""

@@ -10,7 +10,7 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import TimedOut
 from ._ledger import State
-from ._manifest import Ref
+from ._manifest import LABEL_PLATFORM, Ref
 from ._observe import observe, recorded_types
 from ._occupied import CLAIMS, occupied
 from ._plan import DATA, TAKEN_OVER, ref_from_key
@@ -28,11 +28,12 @@ def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
     live = observe(cluster, releaser.options.platform, state.record)
     live = {ref: obj for ref, obj in live.items() if not obj["metadata"].get("deletionTimestamp")}
     owned = {ref: rtype for ref, rtype in recorded_types(cluster, state.record).items() if ref in live}
-    taken = {ref_from_key(key) for objects in state.record.values() for key, prints in objects.items() if prints[2:] == [TAKEN_OVER]}
+    others = _not_ours(releaser, state, {ref: live[ref] for ref in owned})
+    owned = {ref: rtype for ref, rtype in owned.items() if ref not in others}
     claims = _claims_of_sets(cluster, state, live) if data else []
-    kept = _kept(releaser, {ref: rtype for ref, rtype in owned.items() if ref not in taken}, live, {ref for _component, ref in claims}, data)
+    kept = _kept(releaser, owned, live, {ref for _component, ref in claims}, others, data)
     result = releaser.tear_down(state, kept.__contains__)
-    result["kept"] = [f"{ref}: {why}" for ref, why in sorted({**kept, **{ref: WAS_THERE for ref in taken if ref in owned}}.items())]
+    result["kept"] = [f"{ref}: {why}" for ref, why in sorted({**kept, **others}.items())]
     result["changes"] += [_claim_change(component, ref) for component, ref in claims]
     result["changed"] = result["changed"] or bool(claims)
     if forget and not kept:
@@ -42,7 +43,7 @@ def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
         return result
     for _component, ref in claims:
         cluster.delete(CLAIMS, ref.namespace, ref.name)
-    going = [(rtype, ref) for ref, rtype in owned.items() if ref not in kept and ref not in taken]
+    going = [(rtype, ref) for ref, rtype in owned.items() if ref not in kept]
     _until_gone(releaser, [*going, *((CLAIMS, ref) for _component, ref in claims)], {ref: live[ref]["metadata"]["uid"] for ref in owned})
     if forget and not kept:
         ledger.forget()
@@ -50,8 +51,18 @@ def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
     return {**result, "requests": dict(cluster.requests)}
 
 
-def _kept(releaser: Releaser, owned: dict[Ref, ResourceType], live: dict[Ref, dict], claims: set[Ref], data: bool) -> dict[Ref, str]:
-    """{object: why it stays}. `claims`: those of our StatefulSets, which go with the data."""
+def _not_ours(releaser: Releaser, state: State, live: dict[Ref, dict]) -> dict[Ref, str]:
+    """{recorded object that a teardown does not delete: why}: it was there before the platform, or another one has it by now."""
+    taken = {ref_from_key(key) for objects in state.record.values() for key, prints in objects.items() if prints[2:] == [TAKEN_OVER]}
+    owners = {ref: (obj["metadata"].get("labels") or {}).get(LABEL_PLATFORM, "") for ref, obj in live.items()}
+    foreign = {ref: f"it belongs to platform {owner}" for ref, owner in owners.items() if owner not in ("", releaser.options.platform)}
+    return {**{ref: WAS_THERE for ref in taken if ref in live}, **foreign}
+
+
+def _kept(
+    releaser: Releaser, owned: dict[Ref, ResourceType], live: dict[Ref, dict], claims: set[Ref], others: dict[Ref, str], data: bool
+) -> dict[Ref, str]:
+    """{object: why it stays}. `claims`: those of our StatefulSets, which go with the data. `others`: what is recorded and not ours."""
     kept = {}
     for ref in owned:
         if ref.kind in DATA and not data:
@@ -61,7 +72,8 @@ def _kept(releaser: Releaser, owned: dict[Ref, ResourceType], live: dict[Ref, di
     spaces = [ref for ref in owned if ref.kind == "Namespace"]
     ours = {*owned, *claims}
     found = releaser.cluster.each(lambda ref: occupied(releaser.cluster, ref.name, releaser.options.platform, ours, claims=not data), spaces)
-    return {**kept, **{ref: why for ref, why in zip(spaces, found) if why}}
+    inside = {ref.namespace: f"it holds {ref}, which is not ours to delete" for ref in others}
+    return {**kept, **{ref: why or inside[ref.name] for ref, why in zip(spaces, found) if why or ref.name in inside}}
 
 
 def _foreign_resources(cluster: Cluster, definition: dict, owned: t.Container[Ref]) -> bool:

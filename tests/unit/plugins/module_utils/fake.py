@@ -73,12 +73,14 @@ class FakeCluster(Cluster):
         self.failure: Exception = ApiError("refused by an admission webhook", 400)
         self.allowed = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
         self.hidden: set[str] = set()  # plurals that may not be listed in all namespaces
-        self.seconds = 10
+        self.forbidden: set[str] = set()  # plurals that may not be listed anywhere
+        self.served = list(TYPES)
+        self.seconds, self.tick = 10, 1  # the clock, and how far each write moves it
         self._skews, self._version, self._uids = itertools.cycle(skews), itertools.count(1), itertools.count(1)
         self._storing = threading.RLock()
 
     def types(self):
-        return {(rtype.api_version, rtype.kind): rtype for rtype in TYPES}
+        return {(rtype.api_version, rtype.kind): rtype for rtype in self.served}
 
     def rules(self, namespace):
         return self.allowed
@@ -135,7 +137,7 @@ class FakeCluster(Cluster):
             return Answer(status, found, date)
 
     def _serve(self, method, path, query, body, content_type, accept):
-        rtype, namespace, name = _parsed(path)
+        rtype, namespace, name = _parsed(path, self.served)
         ref = Ref(rtype.group, rtype.kind, namespace, name)
         dry_run = "dryRun" in query
         if method == "GET" and not name:
@@ -153,7 +155,7 @@ class FakeCluster(Cluster):
         return self._apply(ref, body, query, dry_run, "Apply" if method == "PATCH" else "Update")
 
     def _listed(self, rtype, namespace, query, accept):
-        if not namespace and rtype.plural in self.hidden:
+        if rtype.plural in self.forbidden or (not namespace and rtype.plural in self.hidden):
             raise Refused(403, f"{rtype.plural} is forbidden")
         found = [
             self._shown(ref, rtype) for ref, o in sorted(self.objects.items())
@@ -178,7 +180,7 @@ class FakeCluster(Cluster):
             self.objects[ref] = self._born(ref, {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": {}})
         try:
             self._own(ref, body, query.get("fieldManager", "?"), operation, query.get("force") == "true")
-            found = copy.deepcopy(self.objects[ref])
+            found = {**copy.deepcopy(self.objects[ref]), "apiVersion": body["apiVersion"]}
         except Refused:
             self.objects = kept
             raise
@@ -295,7 +297,7 @@ class FakeCluster(Cluster):
         return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _write(self, what):
-        self.seconds += 1
+        self.seconds += self.tick
         if self.fail_at is not None and len(self.writes) == self.fail_at:
             self.fail_at = None
             raise self.failure
@@ -305,14 +307,14 @@ class FakeCluster(Cluster):
 IDENTITY = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")}
 
 
-def _parsed(path):
+def _parsed(path, served):
     parts = path.strip("/").split("/")
     group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
     namespace = ""
     if len(rest) > 2 and rest[0] == "namespaces":
         namespace, rest = rest[1], rest[2:]
     name = urllib.parse.unquote(rest[1]) if len(rest) > 1 else ""
-    rtype = next((t for t in TYPES if (t.group, t.version, t.plural) == (group, version, rest[0])), None)
+    rtype = next((t for t in served if (t.group, t.version, t.plural) == (group, version, rest[0])), None)
     if rtype is None:
         raise Refused(404, f"no {path} here")
     return rtype, namespace, name

@@ -7,13 +7,14 @@ from __future__ import annotations
 import concurrent.futures
 import http.server
 import json
+import signal
 import threading
 import time
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _cluster
 from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster, normalized_url
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, Unreachable, WrongCluster
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, InvalidInput, Unreachable, WrongCluster
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 
 PODS = ResourceType("", "v1", "Pod", "pods", True)
@@ -293,6 +294,51 @@ def test_what_is_given_up_stops_writing_before_anybody_undoes(cluster, told, mon
     count = len(started)
     time.sleep(0.1)
     assert len(started) == count, "nothing goes on behind the back of whoever undoes"
+
+
+def test_a_signal_that_comes_while_an_error_is_being_waited_out_changes_nothing(cluster):
+    """What is under way has ended before it is raised, and what comes next (an undo) tries again as ever."""
+    ended = []
+
+    def work(item):
+        if item == 0:
+            raise ApiError("refused", 400)
+        time.sleep(0.3)
+        ended.append(item)
+
+    def told(*_args):
+        raise Interrupted("told to stop")
+
+    handler = signal.signal(signal.SIGALRM, told)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupted):
+            cluster.each(work, range(3))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert sorted(ended) == [1, 2] and not cluster._cancelled.is_set()
+
+
+def test_a_signal_that_comes_while_work_is_handed_out_ends_what_was_handed_out(cluster, monkeypatch):
+    started, ended, submit = [], [], cluster._executor.submit
+
+    def work(item):
+        started.append(item)
+        time.sleep(0.02)
+        ended.append(item)
+
+    def told(function, item):
+        if item == 100:
+            raise Interrupted("told to stop")
+        return submit(function, item)
+
+    monkeypatch.setattr(cluster._executor, "submit", told)
+    with pytest.raises(Interrupted):
+        cluster.each(work, range(200))
+    assert sorted(started) == sorted(ended) and len(started) < 100
+    time.sleep(0.1)
+    assert len(started) == len(ended) < 100
 
 
 AGGREGATED = {

@@ -149,6 +149,51 @@ def test_replicas_change_hands_without_falling_to_one(what, live, wanted, held):
     assert fields.replicas_to_hold(live, desired) == held, what
 
 
+@pytest.mark.parametrize(
+    ("what", "live", "held"),
+    [
+        ("an autoscaler's that goes", scaled(4, AUTOSCALER), 3),
+        ("its number is the wanted one, but until it is gone it may write another", scaled(3, AUTOSCALER), 3),
+        ("held on the way to it", scaled(4, HOLDER, AUTOSCALER), 3),
+        ("scaled by hand stays a conflict", scaled(4, AUTOSCALER, "kubectl"), None),
+        ("nobody's", scaled(4), None),
+    ],
+)
+def test_replicas_are_taken_back_from_an_autoscaler_that_this_run_removes(what, live, held):
+    assert fields.replicas_to_hold(live, {"spec": {"replicas": 3}}, freed=True) == held, what
+
+
+@pytest.mark.parametrize(
+    ("what", "entries", "said"),
+    [
+        ("the cluster's autoscaler", [(AUTOSCALER, "scale")], True),
+        ("another one", [("some-autoscaler", "scale")], True),
+        ("a person", [("kubectl", "scale")], False),
+        ("a person and another name", [("kubectl-scale", "scale")], False),
+        ("an edit", [("kubectl-edit", "")], False),
+        ("agreed on with us", [(AUTOSCALER, "scale"), (OURS, "")], False),
+        ("nobody", [], False),
+    ],
+)
+def test_who_counts_as_an_autoscaler(what, entries, said):
+    live = scaled(4, *(name for name, _sub in entries))
+    for entry, (_name, sub) in zip(live["metadata"]["managedFields"], entries):
+        entry.update({"subresource": sub} if sub else {})
+    assert fields.is_scaled(live) is said, what
+
+
+def test_an_object_that_cannot_be_read_in_its_applied_version_is_taken_whole():
+    """What we own has the names of a version that is no longer served: projecting on them would lose what was renamed."""
+    fields_of_v1 = {"f:metadata": {"f:labels": {"f:ours": {}}}, "f:spec": {"f:oldName": {}}}
+    entry = {"manager": fields.MANAGER, "operation": "Apply", "apiVersion": "example.com/v1", "fieldsV1": fields_of_v1}
+    meta = {"name": "it", "namespace": "ns", "uid": "1", "labels": {"ours": "1", "theirs": "2"}, "managedFields": [entry]}
+    live = {"apiVersion": "example.com/v2", "kind": "Thing", "metadata": meta, "spec": {"newName": "x"}, "status": {"ready": True}}
+    kept = {"name": "it", "namespace": "ns", "labels": {"ours": "1", "theirs": "2"}}
+    assert fields.before_image(live) == {"apiVersion": "example.com/v2", "kind": "Thing", "metadata": kept, "spec": {"newName": "x"}}
+    read = {**live, "apiVersion": "example.com/v1", "spec": {"oldName": "x"}}
+    assert fields.before_image(read)["spec"] == {"oldName": "x"} and "theirs" not in fields.before_image(read)["metadata"]["labels"]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda leaf: st.lists(leaf, max_size=4) | st.dictionaries(st.text(max_size=5), leaf, max_size=4),

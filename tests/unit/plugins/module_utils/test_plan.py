@@ -172,3 +172,104 @@ def test_summary_counts_by_component():
         "base": {"create": 0, "update": 0, "delete": 0, "unchanged": 1},
         "app": {"create": 1, "update": 0, "delete": 0, "unchanged": 1},
     }
+
+
+def dying(live, *refs):
+    """Live objects of which some are being deleted."""
+    return {ref: {**o, "metadata": {**o["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}} if ref in refs else o for ref, o in live.items()}
+
+
+@pytest.mark.parametrize("gone", [Ref("", "ConfigMap", "ns", "one"), Ref("", "Namespace", "", "ns")], ids=lambda ref: ref.kind)
+def test_what_is_being_deleted_counts_as_not_there(gone):
+    live, record = after(BUNDLE)
+    result = plan(BUNDLE, dying(live, gone), record)
+    made = {str(a.ref): a for a in result.writes}
+    assert set(made) == ({"ConfigMap ns/one"} if gone.namespace else {"Namespace ns", "ConfigMap ns/one", "PersistentVolumeClaim ns/disk"})
+    assert all(a.verb == "create" and "has to be gone first" in a.pending and a.after for a in made.values())
+
+
+def test_a_leftover_that_is_being_deleted_is_left_alone():
+    live, record = after(BUNDLE)
+    result = plan({"app": [BUNDLE["app"][1]]}, dying(live, Ref("", "ConfigMap", "ns", "one")), record)
+    assert result.writes == []
+
+
+@pytest.mark.parametrize(
+    ("label", "recorded", "force", "refused"),
+    [
+        ("other", False, False, True),
+        ("other", False, True, True),
+        ("other", True, False, True),
+        ("other", True, True, False),
+        ("genai", False, False, False),
+        (None, False, False, False),
+    ],
+)
+def test_what_belongs_to_another_platform_is_refused(label, recorded, force, refused):
+    live, record = after(BUNDLE)
+    ref = Ref("", "ConfigMap", "ns", "one")
+    live[ref]["metadata"]["labels"] = {"genai.platform/platform": label} if label else {}
+    desired = prepare(BUNDLE, "genai")
+    if refused:
+        with pytest.raises(InvalidInput, match="ConfigMap ns/one belongs to platform other"):
+            planning.refuse_foreign(desired, live, record if recorded else {}, "genai", force)
+    else:
+        planning.refuse_foreign(desired, live, record if recorded else {}, "genai", force)
+
+
+def test_what_was_taken_over_is_marked_until_it_is_let_go():
+    live, _record = after(BUNDLE)
+    ref = Ref("", "ConfigMap", "ns", "one")
+    live[ref]["metadata"]["labels"] = {}
+    (first,) = [a for a in plan(BUNDLE, live).actions if a.ref == ref]
+    assert first.taken_over and first.newly_taken_over, "also one that was let go earlier, and still has fields of ours"
+    live, record = after(BUNDLE)
+    record["app"][planning.record_key(ref)].append(planning.TAKEN_OVER)
+    changed = {**BUNDLE, "app": [obj("ConfigMap", "one", data={"a": "c"}), BUNDLE["app"][1]]}
+    result = plan(changed, live, record)
+    (again,) = [a for a in result.actions if a.ref == ref]
+    assert again.taken_over and not again.newly_taken_over
+    assert result.record({again: applied(again.body)}, record, {"app", "base"})["app"][planning.record_key(ref)][2:] == [planning.TAKEN_OVER]
+    assert verbs(plan({"app": [BUNDLE["app"][1]]}, live, record)) == {"ConfigMap ns/one": "orphan", "PersistentVolumeClaim ns/disk": "unchanged"}
+
+
+def crd(*versions, stored=(), one_way=False):
+    """`versions`: names; the one with a star is the storage version."""
+    served = [{"name": name.rstrip("*"), "storage": name.endswith("*")} for name in versions]
+    body = {**CRD, "metadata": dict(CRD["metadata"]), "spec": {**CRD["spec"], "versions": served}}
+    body["metadata"] |= {"annotations": {"genai.platform/one-way": "stores v2"}} if one_way else {}
+    return {**body, "status": {"storedVersions": list(stored)}} if stored else body
+
+
+@pytest.mark.parametrize(
+    ("was", "wanted", "said"),
+    [
+        (crd("v1*", stored=["v1"]), crd("v1*", "v2"), None),
+        (crd("v1*", "v2", stored=["v1"]), crd("v1", "v2*"), None),
+        (crd("v1*", stored=["v1"]), crd("v1", "v2*"), "version v2 would be new and the storage version at once"),
+        (crd("v1*", stored=["v1"]), crd("v1", "v2*", one_way=True), None),
+        (crd("v1", "v2*", stored=["v1", "v2"]), crd("v2*"), "objects may be stored in version v1"),
+        (crd("v1", "v2*", stored=["v1", "v2"]), crd("v2*", one_way=True), "objects may be stored in version v1"),
+        (crd("v1", "v2*", stored=["v2"]), crd("v2*"), None),
+    ],
+)
+def test_a_definition_that_could_not_be_brought_back_is_refused(was, wanted, said):
+    live = {Ref.of(was): applied({**was, "metadata": {**was["metadata"], "labels": {}}})}
+    result = plan({"app": [wanted]}, live)
+    if said:
+        with pytest.raises(InvalidInput, match=said):
+            planning.refuse_irreversible(result)
+    else:
+        planning.refuse_irreversible(result)
+
+
+def test_autoscalers_go_before_what_gets_its_replicas_back():
+    def release(*bodies):
+        return {"app": list(bodies)}
+
+    hpa = obj("HorizontalPodAutoscaler", "d", api="autoscaling/v2", spec={"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}})
+    other = obj("HorizontalPodAutoscaler", "e", api="autoscaling/v2", spec={"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "e"}})
+    live, record = after(release(obj("Deployment", "d", api="apps/v1", spec={}), hpa, other))
+    result = plan(release(obj("Deployment", "d", api="apps/v1", spec={"replicas": 2})), live, record)
+    assert [a.ref.name for a in result.first()] == ["d"]
+    assert [[a.ref.name for a in batch] for batch in result.deletes()] == [["e"]]

@@ -8,16 +8,9 @@ import random
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from fake import CUT, FakeCluster
-
-
-def obj(kind, name, namespace="ns", **rest):
-    meta = {"name": name, **({"namespace": namespace} if namespace else {})}
-    return {"apiVersion": "v1", "kind": kind, "metadata": meta, **rest}
-
+from story import deploy, obj, releaser, roll_back, state
 
 V1 = {
     "base": [obj("Namespace", "ns", None)],
@@ -28,23 +21,6 @@ V2 = {
     "app": [obj("ConfigMap", "one", data={"b": "2"}), obj("Secret", "key", data={"p": "Mg=="}), obj("Service", "new", spec={"x": 1})],
     "more": [obj("ConfigMap", "three", data={})],
 }
-
-
-def releaser(cluster, **options):
-    facts = {"by": "tester", "why": "", "commit": "", "profile": ""}
-    return Releaser(cluster, Ledger(cluster, "genai-ledger", "genai"), Options("genai", facts=facts, **options), lambda _line: None)
-
-
-def deploy(cluster, bundle, **options):
-    return releaser(cluster, **{"complete": True, **options}).deploy(bundle)
-
-
-def roll_back(cluster, to="previous", components=None, **options):
-    return releaser(cluster, **options).roll_back(to, components)
-
-
-def state(cluster) -> State:
-    return Ledger(cluster, "genai-ledger", "genai").load()[0]
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The journal's lines, and what is undone of them on a cluster where others have been meanwhile."""
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _apply
+from ansible_collections.genai.platform.plugins.module_utils._apply import Entry, let_go, restore
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from fake import FakeCluster
+from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, obj
+
+SPACE = obj("Namespace", "ns", None)
+CONFIGMAPS = ResourceType("", "v1", "ConfigMap", "configmaps", True)
+WEB = Ref("apps", "Deployment", "ns", "web")
+OLD = {
+    "verb": "update", "group": "", "version": "v1", "kind": "ConfigMap", "plural": "configmaps", "namespaced": True, "namespace": "ns",
+    "name": "one", "wave": 2, "before": {**config("one", a="1")},
+}
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [OLD, {**OLD, "replicas": None, "others": []}, {**OLD, "uid": "u", "one_way": True, "forced": True, "from_the_future": 1}],
+    ids=["the oldest", "an older one", "a newer one"],
+)
+def test_a_line_of_another_versions_journal_can_be_undone(cluster, line):
+    cluster.make(SPACE)
+    cluster.make(config("one", a="2"), "genai.platform")
+    entry = Entry.read(line)
+    assert (entry.ref, entry.before) == (configmap("one"), OLD["before"])
+    report = restore(cluster, [entry], "genai")
+    assert report.errors == [] and cluster.objects[configmap("one")]["data"] == {"a": "1"}
+
+
+def test_a_line_comes_back_as_it_was_written():
+    entry = Entry.read({**OLD, "uid": "u", "forced": True})
+    assert Entry.read(dataclasses.asdict(entry)) == entry
+
+
+@pytest.mark.parametrize(("one_way", "kept", "errors"), [(True, 1, 0), (False, 0, 1)])
+def test_what_was_announced_as_one_way_is_kept_and_no_error(cluster, monkeypatch, one_way, kept, errors):
+    cluster.make(SPACE)
+
+    def refuse(*_args, **_options):
+        raise ApiError("status.storedVersions[0]: must have v2", 422)
+
+    monkeypatch.setattr(cluster, "apply", refuse)
+    definition = {**OLD, "kind": "CustomResourceDefinition", "one_way": one_way}
+    report = restore(cluster, [Entry.read(definition)], "genai")
+    assert (len(report.kept), len(report.errors)) == (kept, errors)
+
+
+@pytest.mark.parametrize("bundle", [{"app": [SPACE, config("kept")]}, {"app": [SPACE, config("kept"), config("one", a="2")]}], ids=["deleted", "changed"])
+def test_what_is_another_platforms_by_now_is_not_put_back(cluster, bundle, monkeypatch):
+    """A killed run is repaired hours later: what it had deleted may have been made again by somebody else."""
+    deploy(cluster, {"app": [SPACE, config("kept"), config("one", a="1")]})
+    kill_at(cluster, monkeypatch, STATE, bundle)
+    cluster.objects.pop(configmap("one"), None)
+    cluster.make(config("one", labels={LABEL_PLATFORM: "other"}, theirs="x"))
+    assert deploy(cluster, {"app": [SPACE, config("kept")]})["repaired"]
+    one = cluster.objects[configmap("one")]
+    assert (one["data"], one["metadata"]["labels"]) == ({"theirs": "x"}, {LABEL_PLATFORM: "other"})
+
+
+def workload(**spec):
+    return {**obj("Deployment", "web"), "apiVersion": "apps/v1", "spec": {"image": "web:1", **spec}}
+
+
+def autoscaler():
+    target = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 90}
+    return {**obj("HorizontalPodAutoscaler", "web"), "apiVersion": "autoscaling/v2", "spec": target}
+
+
+def test_an_autoscaled_workload_that_was_deleted_comes_back_with_its_number(cluster):
+    """Nobody's field begins with one replica, however many there were."""
+    deploy(cluster, {"app": [SPACE, workload(), autoscaler()]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 40}}, "kube-controller-manager", "scale")
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        deploy(cluster, {"app": [SPACE]}, wait=False, max_deleted="100%")
+    assert cluster.objects[WEB]["spec"] == {"image": "web:1", "replicas": 40}
+
+
+def test_a_workload_that_somebody_deleted_during_the_run_is_made_again(cluster):
+    """Its replicas are not held before it is there: the server would take that for a Deployment without a template."""
+    deploy(cluster, {"app": [SPACE, workload(replicas=2)]}, wait=False)
+    uid = cluster.objects[WEB]["metadata"]["uid"]
+    hold, held = cluster.hold_replicas, []
+
+    def checked(rtype, namespace, name, replicas):
+        held.append(Ref(rtype.group, rtype.kind, namespace, name) in cluster.objects)
+        hold(rtype, namespace, name, replicas)
+
+    cluster.hold_replicas = checked
+    fail_when(cluster, STATE)
+    just_before(cluster, STATE, lambda: cluster.objects.pop(WEB))
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        deploy(cluster, {"app": [SPACE, workload(), autoscaler()]}, wait=False)
+    assert cluster.objects[WEB]["spec"] == {"image": "web:1", "replicas": 2} and cluster.objects[WEB]["metadata"]["uid"] != uid
+    assert all(held)
+
+
+def test_to_be_told_to_stop_while_restoring_does_not_end_it(cluster, monkeypatch):
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    before, until, told = cluster.contents(), _apply._until_served, []
+
+    def stopped(*args):
+        if not told:
+            told.append(True)
+            raise Interrupted("told to stop")
+        return until(*args)
+
+    monkeypatch.setattr(_apply, "_until_served", stopped)
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        deploy(cluster, {"app": [SPACE, config("one", a="2"), config("two")]})
+    assert told and cluster.contents() == before
+
+
+def test_only_the_very_object_is_let_go(cluster):
+    cluster.make(SPACE)
+    cluster.make(config("one", labels={LABEL_PLATFORM: "other"}))
+    with pytest.raises(ApiError):
+        let_go(cluster, CONFIGMAPS, configmap("one"), "the uid of one that is gone")
+    assert cluster.objects[configmap("one")]["metadata"]["labels"] == {LABEL_PLATFORM: "other"}

@@ -1,0 +1,484 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Releases on a cluster that lives: people, autoscalers, other platforms and other versions of an API are at it, too."""
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import threading
+import time
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _apply
+from ansible_collections.genai.platform.plugins.module_utils._errors import Interrupted, InvalidInput, ReleaseFailed, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
+from fake import FakeCluster
+from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, managers, obj, releaser, roll_back, state, tear_down
+
+SPACE = obj("Namespace", "ns", None)
+WEB = Ref("apps", "Deployment", "ns", "web")
+SCALER = ("kube-controller-manager", "scale")
+
+
+def workload(image="web:1", replicas=2):
+    spec = {"template": {"spec": {"image": image}}, **({"replicas": replicas} if replicas is not None else {})}
+    return {**obj("Deployment", "web"), "apiVersion": "apps/v1", "spec": spec}
+
+
+def autoscaler(version="v2", **spec):
+    target = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 9}
+    return {**obj("HorizontalPodAutoscaler", "web"), "apiVersion": f"autoscaling/{version}", "spec": {**target, **spec}}
+
+
+def owner(cluster, ref):
+    return cluster.objects[ref]["metadata"].get("labels", {}).get(LABEL_PLATFORM)
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster()
+
+
+# --- how much a run may take away ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bundle", "components", "said"),
+    [
+        ({}, None, "the bundle is empty"),
+        ({}, ["base", "app"], "not described in this run: base, app"),
+        ({"app": [config("one")]}, ["base", "app"], "not described in this run: base"),
+    ],
+)
+def test_what_was_not_described_is_not_pruned(cluster, bundle, components, said):
+    """A play that was started in the middle hands over too little."""
+    deploy(cluster, {"base": [SPACE], "app": [config("one")]})
+    before = list(cluster.writes)
+    with pytest.raises(InvalidInput, match=said):
+        releaser(cluster, complete=True).deploy(bundle, components)
+    assert cluster.writes == before
+
+
+@pytest.mark.parametrize(
+    ("owned", "leaving", "most", "refused"),
+    [
+        (40, 10, "25%", False),
+        (40, 11, "25%", True),
+        (8, 5, "25%", False),
+        (8, 6, "25%", True),
+        (8, 6, "75%", False),
+        (8, 2, "1", True),
+        (3, 3, "25%", True),
+        (3, 3, "10", True),
+        (3, 3, "100%", False),
+    ],
+)
+def test_a_release_deletes_no_more_than_it_is_told(cluster, owned, leaving, most, refused):
+    cluster.make(SPACE)
+    names = [config(f"c{number}") for number in range(owned)]
+    deploy(cluster, {"app": names})
+    before = list(cluster.writes)
+    bundle = {"app": names[leaving:], "more": [config("new")]}
+    if refused:
+        with pytest.raises(InvalidInput, match=f"{leaving} of the {owned} objects .* would be deleted"):
+            deploy(cluster, bundle, max_deleted=most)
+        assert cluster.writes == before
+    else:
+        assert deploy(cluster, bundle, max_deleted=most)["summary"]["app"]["delete"] == leaving
+
+
+def test_ways_back_are_not_limited(cluster):
+    deploy(cluster, {"app": [SPACE, config("one")]})
+    deploy(cluster, {"app": [SPACE, config("one"), *(config(f"c{n}") for n in range(30))]})
+    assert roll_back(cluster)["summary"]["app"]["delete"] == 30
+    assert tear_down(cluster)["summary"]["app"]["delete"] == 2
+
+
+def test_previous_is_never_a_release_that_removed_the_platform(cluster):
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    tear_down(cluster)
+    deploy(cluster, {"app": [SPACE, config("one", a="3")]})
+    with pytest.raises(InvalidInput, match="release 2 removed the platform"):
+        roll_back(cluster, "2")
+    assert roll_back(cluster)["release"] == 4
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1"}
+
+
+# --- replicas --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("manager", ["kube-controller-manager", "some-autoscaler"])
+def test_replicas_of_an_autoscaler_that_is_not_in_the_bundle_stay(cluster, manager, force):
+    deploy(cluster, {"app": [SPACE, workload()]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 40}}, manager, "scale")
+    same = deploy(cluster, {"app": [SPACE, workload()]}, wait=False, force=force)
+    assert (same["changed"], same["scaled"]) == (False, ["Deployment ns/web"])
+    assert drift(releaser(cluster), False, None, [])["drift_lines"] == []
+    changed = deploy(cluster, {"app": [SPACE, workload("web:2")]}, wait=False, force=force)
+    assert changed["changed"] and cluster.objects[WEB]["spec"] == {"replicas": 40, "template": {"spec": {"image": "web:2"}}}
+    assert deploy(cluster, {"app": [SPACE, workload("web:2")]}, wait=False, force=force)["changed"] is False
+
+
+def test_a_person_who_scales_is_a_conflict(cluster):
+    deploy(cluster, {"app": [SPACE, workload()]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 5}}, "kubectl", "scale")
+    with pytest.raises(InvalidInput, match="spec.replicas: conflict with kubectl"):
+        deploy(cluster, {"app": [SPACE, workload()]}, wait=False, check=True)
+    assert [line.partition(", by ")[2].split()[0] for line in drift(releaser(cluster), False, None, [])["drift_lines"]] == ["kubectl"]
+
+
+@pytest.mark.parametrize("then", [6, None], ids=["writes once more", "is silent"])
+def test_replicas_come_back_from_our_own_autoscaler_when_it_is_removed(cluster, then, monkeypatch):
+    """It goes before the workload is written; what it was just about to write is taken back once more."""
+    deploy(cluster, {"app": [SPACE, workload(replicas=None), autoscaler()]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 7}}, *SCALER)
+    seen = len(cluster.writes)
+    monkeypatch.setattr(Releaser, "_wait", lambda *_args: then and cluster.edit(WEB, {"spec": {"replicas": then}}, *SCALER))
+    deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)
+    writes = cluster.writes[seen:]
+    assert writes.index("delete HorizontalPodAutoscaler ns/web") < writes.index("apply Deployment ns/web")
+    assert cluster.objects[WEB]["spec"]["replicas"] == 3
+    assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["changed"] is False
+
+
+def test_an_undo_brings_the_autoscaler_and_its_number_back(cluster):
+    deploy(cluster, {"app": [SPACE, workload(replicas=None), autoscaler()]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 7}}, *SCALER)
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)
+    assert cluster.objects[WEB]["spec"]["replicas"] == 7
+    assert Ref("autoscaling", "HorizontalPodAutoscaler", "ns", "web") in cluster.objects
+
+
+# --- whose an object is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_another_platforms_object_is_refused_by_name(cluster, force):
+    cluster.make(SPACE)
+    cluster.make(config("one", labels={LABEL_PLATFORM: "other"}, theirs="x"))
+    with pytest.raises(InvalidInput, match="ConfigMap ns/one belongs to platform other"):
+        deploy(cluster, {"app": [config("one", ours="y"), config("two")]}, force=force)
+    assert cluster.writes == []
+
+
+@pytest.fixture
+def taken(cluster):
+    """A cluster with a release of an object that was there before the platform."""
+    cluster.make(SPACE)
+    cluster.make(config("one", theirs="x"))
+    deploy(cluster, {"app": [config("one", ours="y"), config("two")]})
+    return cluster
+
+
+def mark(cluster):
+    return state(cluster).record["app"]["/ConfigMap/ns/one"][2:]
+
+
+def test_what_was_there_before_is_taken_over_and_said_to_be(cluster):
+    cluster.make(SPACE)
+    cluster.make(config("one", theirs="x"))
+    bundle = {"app": [config("one", ours="y"), config("two")]}
+    shown = deploy(cluster, bundle, check=True, diff=True)
+    assert shown["taken_over"] == ["ConfigMap ns/one"]
+    assert any("taken over: made by kubectl-create; never deleted" in part["after_header"] for part in shown["diff"])
+    assert [change["name"] for change in shown["changes"] if change["taken_over"]] == ["one"]
+    assert deploy(cluster, bundle)["taken_over"] == ["ConfigMap ns/one"]
+    assert mark(cluster) == ["taken over"] and owner(cluster, configmap("one")) == "genai"
+
+
+def test_the_mark_outlives_later_releases(taken):
+    assert deploy(taken, {"app": [config("one", ours="z"), config("two")]})["taken_over"] == []
+    assert mark(taken) == ["taken over"]
+    deploy(taken, {"app": [config("one", ours="z"), config("two", a="b")]})
+    roll_back(taken, "1")
+    assert mark(taken) == ["taken over"]
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda c: deploy(c, {"app": [config("two")]}),
+        tear_down,
+        lambda c: tear_down(c, data=True),
+        lambda c: tear_down(c, data=True, forget=True),
+    ],
+    ids=["prune", "teardown", "teardown with data", "teardown, forgotten"],
+)
+def test_what_was_taken_over_is_let_go_and_never_deleted(taken, remove):
+    remove(taken)
+    assert taken.objects[configmap("one")]["data"] == {"theirs": "x", "ours": "y"}
+    assert owner(taken, configmap("one")) is None
+    assert "delete ConfigMap ns/one" not in taken.writes
+
+
+def test_an_undo_leaves_what_was_there_as_it_was(cluster):
+    cluster.make(SPACE)
+    cluster.make(config("one", theirs="x"))
+    before = cluster.contents()
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="is restored"):
+        deploy(cluster, {"app": [config("one", ours="y"), config("two")]})
+    assert cluster.contents() == before
+
+
+def test_an_undo_takes_back_what_was_let_go(taken):
+    before = taken.contents()
+    fail_when(taken, STATE)
+    with pytest.raises(ReleaseFailed, match="is restored"):
+        deploy(taken, {"app": [config("two")]})
+    assert taken.contents() == before and mark(taken) == ["taken over"]
+
+
+def test_a_leftover_that_another_platform_has_labelled_is_not_deleted(cluster):
+    deploy(cluster, {"app": [SPACE, config("one"), config("two")]})
+    cluster.edit(configmap("one"), {"metadata": {"labels": {LABEL_PLATFORM: "other"}}})
+    assert deploy(cluster, {"app": [SPACE, config("two")]})["summary"]["app"]["delete"] == 0
+    tear_down(cluster, data=True)
+    assert owner(cluster, configmap("one")) == "other"
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_namespace_of_ours_stays_for_what_was_taken_over_in_it(cluster, data):
+    """It carries our label until it is let go, and would go with the namespace."""
+    deploy(cluster, {"app": [SPACE, config("two")]})
+    cluster.make(config("one", theirs="x"))
+    deploy(cluster, {"app": [SPACE, config("one", ours="y"), config("two")]})
+    result = tear_down(cluster, data=data)
+    assert "Namespace ns: it holds ConfigMap ns/one, which is not ours to delete" in result["kept"]
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x", "ours": "y"} and owner(cluster, configmap("one")) is None
+    assert configmap("two") not in cluster.objects
+
+
+# --- who made it -----------------------------------------------------------------------------------------------------
+
+
+def test_clocks_that_differ_leave_nothing_of_a_failed_first_release():
+    cluster = FakeCluster(skews=(0, -3))
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="is restored"):
+        deploy(cluster, {"app": [SPACE, *(config(f"c{n}") for n in range(6))]})
+    assert cluster.objects == {}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_somebody_made_after_planning_loses_our_fields_only(cluster, killed, monkeypatch):
+    cluster.make(SPACE)
+    just_before(cluster, "apply ConfigMap ns/one", lambda: cluster.make(config("one", theirs="x")))
+    bundle = {"app": [config("one", ours="y"), config("two")]}
+    if killed:
+        kill_at(cluster, monkeypatch, STATE, bundle)
+        assert deploy(cluster, {"app": [config("three")]})["repaired"]
+    else:
+        fail_when(cluster, STATE)
+        with pytest.raises(ReleaseFailed, match="is restored"):
+            deploy(cluster, bundle)
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x"} and owner(cluster, configmap("one")) is None
+    assert configmap("two") not in cluster.objects
+
+
+@pytest.mark.parametrize("tick", [0, 1], ids=["all within a second", "over time"])
+def test_what_a_killed_run_made_is_removed_by_the_next(cluster, tick, monkeypatch):
+    cluster.tick = tick
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("kept")]})
+    kill_at(cluster, monkeypatch, STATE, {"app": [config("kept"), config("one"), workload()]}, wait=False)
+    assert configmap("one") in cluster.objects and WEB in cluster.objects
+    assert deploy(cluster, {"app": [config("kept")]})["repaired"]
+    assert configmap("one") not in cluster.objects and WEB not in cluster.objects
+
+
+@pytest.mark.parametrize(
+    ("at", "managed_by"),
+    [
+        ("delete ConfigMap ns/one", ["genai.platform", "kubectl-patch"]),
+        (STATE, ["genai.platform", "kubectl-patch"]),
+    ],
+    ids=["before it was deleted", "after it was deleted"],
+)
+def test_a_hand_edit_is_there_once_after_a_repair(cluster, at, managed_by, monkeypatch):
+    """Within one second no clock tells whether the object was deleted and made again; its uid does."""
+    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
+    cluster.edit(configmap("one"), {"data": {"z": "by hand"}})
+    cluster.tick = 0
+    kill_at(cluster, monkeypatch, at, {"app": [SPACE, config("two")]})
+    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1", "z": "by hand"}
+    assert managers(cluster, configmap("one")) == managed_by
+
+
+# --- what is being deleted -------------------------------------------------------------------------------------------
+
+
+def hold(cluster, *refs):
+    for ref in refs:
+        cluster.objects[ref]["metadata"]["finalizers"] = ["example.com/slow"]
+
+
+def delete(cluster, ref):
+    """Somebody else's deletion."""
+    with cluster._storing:
+        cluster._delete(ref, None)
+    cluster.writes.pop()
+
+
+@pytest.mark.parametrize("space", [False, True], ids=["an object", "its namespace"])
+def test_what_is_being_deleted_is_waited_for_and_made_anew(cluster, space):
+    bundle = {"app": [SPACE, config("one", a="1")]}
+    deploy(cluster, bundle)
+    hold(cluster, configmap("one"))
+    delete(cluster, Ref("", "Namespace", "", "ns") if space else configmap("one"))
+    shown = deploy(cluster, bundle, check=True)
+    assert [(c["action"], "has to be gone first" in c["pending"]) for c in shown["changes"]] == (1 + space) * [("create", True)]
+    uid = cluster.objects[configmap("one")]["metadata"]["uid"]
+    timer = threading.Timer(0.3, cluster.let_go, [configmap("one")])
+    timer.start()
+    assert deploy(cluster, bundle)["changed"]
+    timer.join()
+    assert cluster.objects[configmap("one")]["metadata"]["uid"] != uid and "deletionTimestamp" not in cluster.objects[configmap("one")]["metadata"]
+
+
+def test_what_does_not_go_is_named_with_its_finalizers_and_nothing_is_written(cluster):
+    bundle = {"app": [SPACE, config("one", a="1"), config("two")]}
+    deploy(cluster, bundle)
+    hold(cluster, configmap("one"))
+    delete(cluster, configmap("one"))
+    before = list(cluster.writes)
+    with pytest.raises(TimedOut, match="ConfigMap ns/one: it is being deleted since .*, held by example.com/slow"):
+        deploy(cluster, bundle, wait_timeout=0.1)
+    assert cluster.writes == before
+
+
+def test_a_leftover_that_is_going_already_is_not_touched(cluster):
+    deploy(cluster, {"app": [SPACE, config("one"), config("two")]})
+    hold(cluster, configmap("one"))
+    delete(cluster, configmap("one"))
+    assert deploy(cluster, {"app": [SPACE, config("two", a="b")]})["summary"]["app"]["delete"] == 0
+    assert "delete ConfigMap ns/one" not in cluster.writes
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_undo_waits_for_many_that_are_still_going(workers, monkeypatch):
+    """More of them than there are threads: waiting takes no thread of the pool that it would need itself."""
+    monkeypatch.setattr(_apply, "GONE_SECONDS", 10)
+    cluster, many = FakeCluster(workers=workers), [config(f"c{n}", a=str(n)) for n in range(17)]
+    deploy(cluster, {"app": [SPACE, *many]})
+    hold(cluster, *(Ref.of(one) for one in many))
+    fail_when(cluster, STATE)
+    failed: list[BaseException] = []
+
+    def release():
+        try:
+            deploy(cluster, {"app": [SPACE]}, max_deleted="100%")
+        except ReleaseFailed as exc:
+            failed.append(exc)
+
+    run = threading.Thread(target=release, daemon=True)
+    run.start()
+    while run.is_alive() and STATE not in cluster.writes[-1:] and not any("deletionTimestamp" in cluster.objects[Ref.of(one)]["metadata"] for one in many):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    cluster.let_go(*(Ref.of(one) for one in many))
+    run.join(20)
+    assert not run.is_alive() and "The state before is restored" in str(failed)
+    assert [cluster.objects[Ref.of(one)]["data"] for one in many] == [one["data"] for one in many]
+
+
+# --- what the server takes no change of ------------------------------------------------------------------------------
+
+
+def frozen(**data):
+    return {**config("one", **data), "immutable": True}
+
+
+def test_an_undo_makes_an_immutable_configmap_anew(cluster):
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    cluster.edit(configmap("one"), {"metadata": {"labels": {"team": "x"}}})
+    before = cluster.contents()
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        deploy(cluster, {"app": [SPACE, frozen(a="2")]})
+    assert cluster.contents() == before
+
+
+def test_a_rollback_makes_it_anew_and_says_so_before(cluster):
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    deploy(cluster, {"app": [SPACE, frozen(a="2")]})
+    (change,) = roll_back(cluster, check=True)["changes"]
+    assert change["pending"] == "it is immutable: it is deleted and made anew"
+    roll_back(cluster)
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1"} and "immutable" not in cluster.objects[configmap("one")]
+
+
+def test_forward_the_change_of_an_immutable_configmap_is_the_servers_refusal(cluster):
+    deploy(cluster, {"app": [SPACE, frozen(a="1")]})
+    before = cluster.contents()
+    with pytest.raises(InvalidInput, match="field is immutable"):
+        deploy(cluster, {"app": [SPACE, frozen(a="2")]}, check=True)
+    with pytest.raises(ReleaseFailed, match="field is immutable"):
+        deploy(cluster, {"app": [SPACE, frozen(a="2")]})
+    assert cluster.contents() == before
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "second"), [("v1", "v2"), ("v2", "v1")])
+def test_an_object_is_read_in_the_version_it_was_applied_in(cluster, first, second):
+    one, two = ({"app": [SPACE, workload(replicas=None), autoscaler(version, maxReplicas=high)]} for version, high in ((first, 4), (second, 5)))
+    deploy(cluster, one, wait=False)
+    before = cluster.contents()
+    assert deploy(cluster, one, wait=False)["changed"] is False
+    assert deploy(cluster, two, wait=False)["changed"] is True
+    assert deploy(cluster, two, wait=False)["changed"] is False
+    roll_back(cluster, wait=False)
+    assert cluster.contents() == before
+    assert deploy(cluster, one, wait=False)["changed"] is False
+
+
+def test_failures_push_out_no_release_to_return_to(cluster):
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]}, keep=3)
+    deploy(cluster, {"app": [SPACE, config("one", a="2")]}, keep=3)
+    for number in range(12):
+        cluster.fail_at = len(cluster.writes) + 1
+        with pytest.raises(ReleaseFailed):
+            deploy(cluster, {"app": [SPACE, config("one", a=f"bad {number}")]}, keep=3)
+    assert [r["number"] for r in state(cluster).releases] == [1, 2, 12, 13, 14]
+    roll_back(cluster)
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1"}
+
+
+# --- being told to stop ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_between_a_signal_and_the_undo(cluster):
+    """Only the writes that were under way when it came may still arrive, and they have before the undo begins."""
+    deploy(cluster, {"app": [SPACE, config("kept")]})
+    before, handlers = cluster.contents(), {number: signal.getsignal(number) for number in STOPPING}
+    write, seen = cluster._write, []
+
+    def slow(line):
+        seen.append(line)
+        write(line)
+        if line.startswith("apply ConfigMap ns/c"):
+            if sum(entry.startswith("apply ConfigMap ns/c") for entry in seen) == 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    cluster._write = slow
+    try:
+        stop_on_signals()
+        with pytest.raises(ReleaseFailed, match="told to stop .SIGTERM."):
+            deploy(cluster, {"app": [SPACE, config("kept"), *(config(f"c{n}", a="b") for n in range(60))]})
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    made = [index for index, line in enumerate(seen) if line.startswith("apply ConfigMap ns/c")]
+    undone = [index for index, line in enumerate(seen) if line.startswith("delete ConfigMap ns/c")]
+    assert len(made) <= 8 + 4 and made[-1] < undone[0] and len(undone) == len(made)
+    assert cluster.contents() == before
