@@ -49,7 +49,8 @@ meant: "{{ ['database', 'api'] | genai.platform.tag_selection(ansible_run_tags, 
 RETURN = r"""
 _value:
   description:
-    - C(listed), all names; C(components), those that the run means, in their order; C(complete), whether nothing limits the run; C(mistakes), what is wrong with the tags.
+    - C(listed), all names; C(components), those that the run means, in their order; C(complete), whether nothing limits the run;
+      C(mistakes), what is wrong with the tags.
     - With a mistake, C(components) are all there are.
   type: dict
 """

@@ -50,4 +50,5 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict | None = None, **kwargs: t.Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         names, others = list(variables or {}), self.get_option("others")
-        return [text for term in terms for find in (unknown_options, near_misses) for text in find(pathlib.Path(term), names, others)]
+        found = [text for term in terms for find in (unknown_options, near_misses) for text in find(pathlib.Path(term), names, others)]
+        return [f"{text} If it is yours, name it in common_other_variables" for text in found]

@@ -19,9 +19,10 @@ def tag_selection(
     """What `--tags` and `--skip-tags` leave of the components, each of which has its own name as tag.
 
     `aliases`: components by further tags. `others`: tags of other plays. Returns `listed` (all), `components` (those that are meant),
-    `complete` (nothing limits the run) and `mistakes`, a text each. With a mistake all components are meant, so that a run which goes on in spite of it lacks some.
+    `complete` (nothing limits the run) and `mistakes`, a text each. With a mistake all components are meant, so that a run which goes on
+    in spite of it lacks some.
     """
-    listed, only, skip = check_type_list(components), set(map(str, run_tags)), set(map(str, skip_tags))
+    listed, only, skip = [str(name) for name in check_type_list(components)], set(map(str, run_tags)), set(map(str, skip_tags))
     tags = {name: {name, *(alias for alias, meant in aliases.items() if meant == name)} for name in listed}
     known = sorted({*others, *SPECIAL}.union(*tags.values()))
     mistakes = [_unknown(tag, option, known) for option, given in (("--tags", only), ("--skip-tags", skip)) for tag in sorted(given - set(known))]

@@ -47,11 +47,11 @@ def near_misses(role: pathlib.Path, names: t.Iterable[str], others: t.Collection
     bare = {option.removeprefix(f"{role.name}_"): option for option in roles[role.name] if option.count("_") > 1}
     found = []
     for name in sorted(set(names) - known):
-        if name.startswith((*FOREIGN, *prefixes)) or _is_any(name, others):
+        if name in roles or name.startswith((*FOREIGN, *prefixes)) or _is_any(name, others):
             continue  # with a role's prefix it is that role's to say
         close = [bare[name]] if name in bare else difflib.get_close_matches(name, [each for each in known if "_" in each], 1, LIKENESS)
         if close:
-            found.append(f"unknown variable {name}: did you mean {close[0]}? If it is yours, name it in common_other_variables")
+            found.append(f"unknown variable {name}: did you mean {close[0]}?")
     return found
 
 
