@@ -95,6 +95,8 @@ class Module:
     def main(self, module: t.Any) -> None:
         """Runs as a program. `module`: the AnsibleModule made from `arguments`. Nobody can see progress."""
         result = self._result(Call(module.params, module.check_mode, module._diff, lambda _line: None))
+        for line in result.pop("warnings", []):
+            module.warn(line)
         (module.fail_json if result.get("failed") else module.exit_json)(**result)
 
     def here(self, args: dict, check_mode: bool, diff: bool, progress: t.Callable[[str], None]) -> dict:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import email.utils
+import itertools
 import json
 import random
 import threading
@@ -29,11 +30,17 @@ USER_AGENT = "genai.platform/0.1"
 PAGE = 500
 TIMEOUT_CONNECT, TIMEOUT_READ = 10.0, 60.0
 ATTEMPTS = 6
+# How long an API server may stay away (a control plane's restart takes 20 to 60 s) before a request, a watch or the lock gives up. A
+# request is tried ATTEMPTS times at least.
+OUTAGE_SECONDS = 45.0
 RETRIED = (429, 500, 502, 503, 504)
 ETCD = "etcdserver: "  # begins what a busy store says, such as `request timed out` or `leader changed`: a hiccup
 _AGGREGATED = ", ".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
 ) + ", application/json"
+
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json"
+AGAIN, ONCE_MORE = "again", "once more"
 
 T = t.TypeVar("T")
 R = t.TypeVar("R")
@@ -48,7 +55,9 @@ class Cluster:
         self._pool, self._base = _connections(self._client.pool, self.server)
         self.requests: collections.Counter[str] = collections.Counter()
         self._count = threading.Lock()
+        self.created: set[str] = set()  # uids of the objects that an apply of this conversation has created
         self._answered = False
+        self._cancelled = threading.Event()
         self._date = email.utils.formatdate(usegmt=True)
         self._executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="api")
         self._types: dict[tuple[str, str], ResourceType] | None = None
@@ -67,23 +76,34 @@ class Cluster:
         accept: str = "application/json",
     ) -> t.Any:
         """One request with retries; returns the decoded JSON (text for `text/plain`). Errors: ApiError, Unreachable."""
-        for attempt in range(1, ATTEMPTS + 1):
+        return _decode(self._exchange(method, path, query, body, content_type, accept))
+
+    def _exchange(self, method: str, path: str, query: dict | None, body: t.Any, content_type: str, accept: str) -> t.Any:
+        """As `request`; returns the response."""
+        since = time.monotonic()
+        for attempt in itertools.count(1):
+            spent = attempt >= ATTEMPTS and time.monotonic() - since >= OUTAGE_SECONDS
             try:
                 response = self._send(method, path, query, body, content_type, accept)
             except Unreachable:
                 # Before the first answer this is a wrong address, not a hiccup: say so at once. Every request here may
                 # be repeated: apply, delete and get are idempotent, and a create that did arrive answers 409.
-                if not self._answered or attempt == ATTEMPTS:
+                if not self._answered or spent or self._stopped(_backoff(attempt)):
                     raise
-                time.sleep(_backoff(attempt))
                 continue
             if response.status < 400:
-                return _decode(response)
+                return response
             error = _api_error(method, path, response)
-            if attempt >= _tries(error, method, query or {}, body, "retry-after" in response.headers):
+            worth = _worth_trying(error, method, query or {}, body, "retry-after" in response.headers)
+            if attempt >= 2 and worth == ONCE_MORE or not worth or spent:
                 raise error
-            time.sleep(_backoff(attempt, response.headers.get("retry-after")))
+            if self._stopped(_backoff(attempt, response.headers.get("retry-after"))):
+                raise error
         raise AssertionError("unreachable: the loop returns or raises")
+
+    def _stopped(self, seconds: float) -> bool:
+        """Waits before another try; whether that is not to be made, because the work is being given up."""
+        return self._cancelled.wait(seconds)
 
     def _send(self, method: str, path: str, query: dict | None, body: t.Any, content_type: str, accept: str) -> t.Any:
         import urllib3
@@ -131,14 +151,28 @@ class Cluster:
         return result
 
     def each(self, function: t.Callable[[T], R], items: t.Iterable[T]) -> list[R]:
-        """Runs `function` over `items` many at a time. After the first error nothing new starts; it is raised when
-        everything under way has ended."""
-        futures = [self._executor.submit(function, item) for item in items]
-        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
-        for future in futures:
-            future.cancel()
-        concurrent.futures.wait(futures)
-        errors = [f.exception() for f in futures if not f.cancelled() and f.exception()]
+        """Runs `function` over `items` many at a time. After the first error, or a signal, nothing new starts and nothing is tried
+        again; the error is raised when everything under way has ended, so that whoever undoes is alone.
+
+        Not to be called from inside `function`: it would wait for a free thread of the pool that it holds one of.
+        """
+        futures: list[concurrent.futures.Future[R]] = []
+        done: t.Collection[concurrent.futures.Future[R]] = ()
+        try:
+            futures += [self._executor.submit(function, item) for item in items]
+            done, left = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+            if left:
+                self._cancelled.set()
+        except BaseException:
+            self._cancelled.set()
+            raise
+        finally:
+            for future in futures:
+                future.cancel()
+            concurrent.futures.wait(futures)
+            self._cancelled.clear()
+        # The cause before what ended only because of it.
+        errors = [f.exception() for f in sorted(futures, key=lambda f: f not in done) if not f.cancelled() and f.exception()]
         if errors:
             raise t.cast(BaseException, errors[0])
         return [future.result() for future in futures]
@@ -174,16 +208,20 @@ class Cluster:
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
-    def list(self, rtype: ResourceType, selector: str = "", namespace: str = "") -> list[dict]:
-        """All objects of a type, with apiVersion and kind filled in (lists leave them out)."""
-        return [{"apiVersion": rtype.api_version, "kind": rtype.kind, **item} for item in self.items(rtype, selector, namespace)]
+    def list(self, rtype: ResourceType, selector: str = "", namespace: str = "", metadata: bool = False) -> list[dict]:
+        """All objects of a type, with apiVersion and kind filled in (lists leave them out). `metadata`: nothing else of them."""
+        found = self.items(rtype, selector, namespace, metadata=metadata)
+        return [{**item, "apiVersion": rtype.api_version, "kind": rtype.kind} for item in found]
 
-    def items(self, rtype: ResourceType, selector: str = "", namespace: str = "", fields: str = "") -> t.Iterator[dict]:
+    def items(
+        self, rtype: ResourceType, selector: str = "", namespace: str = "", fields: str = "", metadata: bool = False
+    ) -> t.Iterator[dict]:
         """All objects of a type, of which there are never more than a page in memory. `fields`: a field selector."""
+        accept = _METADATA if metadata else "application/json"
         query = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
         query = {name: value for name, value in query.items() if value}
         while True:
-            answer = self.request("GET", rtype.path(namespace), query)
+            answer = self.request("GET", rtype.path(namespace), query, accept=accept)
             yield from answer.get("items") or []
             token = answer.get("metadata", {}).get("continue")
             if not token:
@@ -205,7 +243,11 @@ class Cluster:
         if dry_run:
             query["dryRun"] = "All"
         path = rtype.path(meta.get("namespace", ""), meta["name"])
-        return self.request("PATCH", path, query, body, content_type="application/apply-patch+yaml")
+        response = self._exchange("PATCH", path, query, body, "application/apply-patch+yaml", "application/json")
+        after = _decode(response)
+        if response.status == 201 and not dry_run:
+            self.created.add(after["metadata"]["uid"])
+        return after
 
     def create(self, rtype: ResourceType, body: dict) -> dict:
         """Plain create: answers 409 when the object exists, which is what makes it usable as a lock."""
@@ -235,6 +277,21 @@ class Cluster:
             raise
         return True
 
+    def evict(self, namespace: str, name: str, uid: str) -> bool:
+        """Asks that this very pod goes, as a drain would; False when it was gone already. A PodDisruptionBudget that forbids it is an
+        ApiError 429, which is not tried again here."""
+        body = {
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        try:
+            self.request("POST", f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", body=body)
+        except ApiError as exc:
+            if exc.status in (404, 409):  # 409: another pod has its name by now
+                return False
+            raise
+        return True
+
     def rules(self, namespace: str) -> list[dict]:
         """What the identity may do in a namespace, as rules of a role; they may not be all."""
         status = self._review("SelfSubjectRulesReview", {"namespace": namespace})
@@ -253,15 +310,19 @@ class Cluster:
         group = "authorization.k8s.io/v1"
         return self.request("POST", f"/apis/{group}/{kind.lower()}s", body={"apiVersion": group, "kind": kind, "spec": spec})["status"]
 
-    def gone(self, objects: t.Iterable[tuple[ResourceType, Ref]], seconds: float = 120.0) -> list[Ref]:
-        """Waits until objects that are being deleted are really gone; returns those that are still there."""
-        left, deadline = list(objects), time.monotonic() + seconds
+    def gone(
+        self, objects: t.Iterable[tuple[ResourceType, Ref]], seconds: float = 120.0, uids: t.Mapping[Ref, str] | None = None
+    ) -> list[Ref]:
+        """Waits until objects that are being deleted are really gone; returns those that are still there. `uids`: of the very objects
+        that go; what somebody makes anew under the same name is another one."""
+        left, deadline, pause = list(objects), time.monotonic() + seconds, 0.25
         while left:
             alive = self.each(lambda item: self.get(item[0], item[1].namespace, item[1].name), left)
-            left = [item for item, obj in zip(left, alive) if obj is not None]
+            left = [item for item, obj in zip(left, alive) if obj is not None and _same(obj, (uids or {}).get(item[1]))]
             if not left or time.monotonic() >= deadline:
                 break
-            time.sleep(0.25)
+            time.sleep(pause)
+            pause = min(2.0, pause * 1.5)  # many objects that take their time are not to be asked after all the while
         return [ref for _rtype, ref in left]
 
     def events(self, namespace: str, kind: str, name: str) -> list[dict]:
@@ -357,16 +418,30 @@ def _api_error(method: str, path: str, response: t.Any) -> ApiError:
     return ApiError(f"{message}{hint}", response.status, body, request=f"{method} {path}")
 
 
-def _tries(error: ApiError, method: str, query: dict, body: t.Any, told_when: bool) -> int:
-    """How often a request is worth sending that is answered with `error`. `told_when`: the server said when to come again."""
+def _worth_trying(error: ApiError, method: str, query: dict, body: t.Any, told_when: bool) -> str:
+    """How long a request is worth repeating that is answered with `error`: AGAIN for as long as an outage may last, ONCE_MORE, or ''.
+    `told_when`: the server said when to come again."""
+    if _budget_forbids(error):
+        return ""
     if error.status == 500 and not told_when and ETCD not in error.message:
-        return 2  # usually a verdict (a failing webhook), not a hiccup
+        # Usually a verdict, not a hiccup; but a webhook's pods may be about to move. A preview does not wait for them.
+        return AGAIN if "failed calling webhook" in error.message and "dryRun" not in query else ONCE_MORE
     passing = (
         error.status in RETRIED,
         _overtaken(error) and not _of_one_version(body),
         _role_unseen(error) and method == "PATCH" and "dryRun" not in query,
     )
-    return ATTEMPTS if any(passing) else 1
+    return AGAIN if any(passing) else ""
+
+
+def _budget_forbids(error: ApiError) -> bool:
+    """Whether an eviction was refused by a PodDisruptionBudget, which is answered 429 as if the server were busy."""
+    causes = (error.body.get("details") or {}).get("causes") or []
+    return error.status == 429 and any(cause.get("reason") == "DisruptionBudget" for cause in causes)
+
+
+def _same(obj: dict, uid: str | None) -> bool:
+    return uid is None or obj["metadata"].get("uid") == uid
 
 
 def _overtaken(error: ApiError) -> bool:

@@ -18,31 +18,55 @@ MANAGER = "genai.platform"
 # Holds `spec.replicas` on its way to and from an autoscaler: a field that nobody owns falls back to its default, one pod.
 REPLICAS_MANAGER = f"{MANAGER}-replicas"
 _AUTOSCALER = "kube-controller-manager"
+PEOPLE = "kubectl"  # begins the names of the managers that a person's commands have
 # The cluster's own parts write into objects all day: what they own is neither drift nor worth restoring. fnmatch patterns.
 CONTROLLERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "cloud-controller-manager")
 ABSENT = object()  # differs from every value, null included
 
 
-def owned_fields(live: dict, manager: str = MANAGER) -> dict:
-    """FieldsV1 of what `manager` owns in `live` through apply; `{}` when it owns nothing."""
+def own_entry(live: dict, manager: str = MANAGER) -> dict:
+    """The entry of managedFields that says what `manager` applied, and in which version of the API; `{}` when it applied nothing."""
     for entry in live.get("metadata", {}).get("managedFields") or []:
         if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource"):
-            return entry.get("fieldsV1") or {}
+            return entry
     return {}
 
 
-def replicas_to_hold(live: dict, desired: dict) -> int | None:
+def owned_fields(live: dict, manager: str = MANAGER) -> dict:
+    """FieldsV1 of what `manager` owns in `live` through apply; `{}` when it owns nothing."""
+    return own_entry(live, manager).get("fieldsV1") or {}
+
+
+def other_managers(live: dict) -> list[str]:
+    """Who else wrote to `live`, the cluster's own parts and statuses aside."""
+    entries = live.get("metadata", {}).get("managedFields") or []
+    found = {entry["manager"] for entry in entries if entry.get("subresource") != "status"}
+    return sorted(found - {MANAGER, REPLICAS_MANAGER, *CONTROLLERS})
+
+
+def is_scaled(live: dict) -> bool:
+    """Whether an autoscaler, in the bundle or not, has set the replicas: they are its own from then on.
+
+    People scale through the same subresource (kubectl scale); what they set is a hand edit. A number that is ours too is agreed on.
+    """
+    owners = [e for e in live["metadata"].get("managedFields") or [] if _owns_replicas(e)]
+    agreed = any(e["manager"] == MANAGER for e in owners)
+    return not agreed and any(e.get("subresource") == "scale" and not e["manager"].startswith(PEOPLE) for e in owners)
+
+
+def replicas_to_hold(live: dict, desired: dict, freed: bool = False) -> int | None:
     """Replicas to apply under REPLICAS_MANAGER before `desired` is applied; None when there is nothing to hand over.
 
-    Leaving the field to an autoscaler, the live value is held, or removing ours would reset it. Taking it back from an
-    autoscaler, the desired value is held, which ends the autoscaler's claim. A number set by anybody else stays a conflict.
+    Leaving the field to an autoscaler, the live value is held, or removing ours would reset it. `freed`: this run removes the
+    autoscaler; then the desired value is held, which ends the autoscaler's claim. A number that anybody else set stays a conflict.
     """
     current, wanted = live.get("spec", {}).get("replicas"), desired.get("spec", {}).get("replicas")
     owners = {e.get("manager") for e in live["metadata"].get("managedFields") or [] if _owns_replicas(e)}
     if wanted is None:
         return current if MANAGER in owners and REPLICAS_MANAGER not in owners else None
     others = owners - {MANAGER}
-    return wanted if others and others <= {REPLICAS_MANAGER, _AUTOSCALER} and wanted != current else None
+    ours = others == {REPLICAS_MANAGER} or (freed and others <= {REPLICAS_MANAGER, _AUTOSCALER})
+    return wanted if others and ours and wanted != current else None
 
 
 def _owns_replicas(entry: dict) -> bool:
@@ -91,8 +115,20 @@ def identity(obj: dict) -> dict:
 
 def before_image(live: dict, also: dict | None = None) -> dict:
     """The apply configuration that puts our part of `live` back: identity plus every field we own in it, and those that
-    the FieldsV1 `also` names."""
+    the FieldsV1 `also` names.
+
+    What we own is named in the words of one version of the API. An object that can no longer be read in it is taken whole: rather
+    too much than a field lost.
+    """
+    if own_entry(live).get("apiVersion", live["apiVersion"]) != live["apiVersion"]:
+        return _whole(live)
     return _image(live, union(owned_fields(live) or {".": {}}, also or {".": {}}))
+
+
+def _whole(live: dict) -> dict:
+    image = {**identity(live), **{key: copy.deepcopy(value) for key, value in live.items() if key not in ("metadata", "status")}}
+    image["metadata"].update({key: dict(live["metadata"][key]) for key in ("labels", "annotations") if live["metadata"].get(key)})
+    return image
 
 
 def _image(live: dict, fields: dict) -> dict:
@@ -143,9 +179,15 @@ def fingerprint(value: t.Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def applied_fingerprint(live: dict) -> str:
-    """Hash of what we own in `live`. It changes when anybody edits, removes or takes over a field of ours."""
-    return fingerprint(before_image(live))
+def applied_fingerprint(live: dict, replicas: int | None = None) -> str:
+    """Hash of what we own in `live`. It changes when anybody edits, removes or takes over a field of ours.
+
+    `replicas`: what we applied before an autoscaler took them over; its number is not to look like a hand edit.
+    """
+    image = before_image(live)
+    if replicas is not None:
+        image.setdefault("spec", {})["replicas"] = replicas
+    return fingerprint(image)
 
 
 def changed_paths(before: t.Any, after: t.Any, path: str = "") -> list[str]:

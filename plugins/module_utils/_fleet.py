@@ -1,20 +1,27 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings all nodes of a cluster to their pools: one list, and a patch for each node that needs one, many at a time."""
+"""Brings all nodes of a cluster to their pools: one list, and a patch for each node that needs one, many at a time.
+
+Where nothing has to be done, nothing but that list is asked for. Else the platform's lock is taken first, and the nodes are looked at
+again under it, so that no two runs write to them at a time.
+"""
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, InvalidInput, NodesFailed, PlatformError, Unreachable
+from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, NodesFailed, PlatformError, Unreachable
 from ._gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
+from ._gpu_guard import KEEP, REFUSE, emptied, refuse_emptied, refuse_thinned, refuse_too_many, warnings
+from ._gpu_lock import PlatformLock
 from ._gpu_plan import MANAGER, NodePlan, plan_node
 from ._ledger import Ledger
-from ._limit import NAMED, limit, named
+from ._limit import NAMED, named
 from ._permissions import Need, require
 from ._types import ResourceType
 
@@ -27,33 +34,79 @@ COMPONENT, CONFIG_MAP, KEY = "gpu_nodes", "gpu-pools", "pools.json"  # where a r
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one node: `error` says what went wrong, `gone` that somebody deleted it meanwhile."""
+    """What became of one node: `error` says what went wrong, `gone` that somebody deleted it meanwhile, `kept` that its pool ceased to
+    match it meanwhile and it was left as it is."""
 
     plan: NodePlan
     gone: bool = False
+    kept: bool = False
     error: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """The nodes as one list had them, and what is to become of them. `kept`: {node: pool} of those that stay though the pool matches them no more."""
+
+    nodes: list[Hardware]
+    plans: list[NodePlan]
+    kept: dict[str, str]
+
+    @property
+    def todo(self) -> list[NodePlan]:
+        return [plan for plan in self.plans if plan.patch and plan.name not in self.kept]
 
 
 @dataclasses.dataclass
 class Fleet:
-    """The nodes as one list had them. `max_changed`: of the nodes that are ours already, as `limit` reads it."""
+    """All nodes of a cluster.
+
+    `max_changed`: of the nodes that are ours already, as `limit` reads it. `emptied_pools`: what to do about a pool that would lose all
+    of its nodes, REFUSE, KEEP or ALLOW. `lock`: taken while nodes are written, if given; `pools_again` then reads the pools anew.
+    """
 
     cluster: Cluster
     pools: list[Pool]
     max_changed: str = "100%"
     check: bool = False
     progress: t.Callable[[str], None] = lambda _line: None
+    emptied_pools: str = REFUSE
+    lock: PlatformLock | None = None
+    pools_again: t.Callable[[], list[Pool] | None] | None = None
 
     def apply(self) -> dict:
-        """Raises InvalidInput before any write, NodesFailed (with the same result as facts) when nodes could not be written."""
+        """Raises InvalidInput, NotPermitted or Busy before any write, NodesFailed (with the same result as facts) when nodes could not be
+        written."""
         _refuse("the pools cannot be right, nothing was written", errors_of(self.pools))
+        survey = self._survey()
+        if survey.todo:
+            needs = self.lock.needs() if self.lock else set()
+            require(self.cluster, {Need("patch", NODES.group, NODES.plural), *needs})
+        if self.check or not survey.todo:
+            return self._result(survey, [Outcome(plan) for plan in survey.todo])
+        with self.lock.held() if self.lock else contextlib.nullcontext(False) as locked:
+            if locked:
+                survey = self._look_again()
+            outcomes = self._write(survey.todo)
+        return self._result(survey, outcomes)
+
+    def _look_again(self) -> Survey:
+        """What was looked at without the lock may have been in the middle of another run."""
+        if self.pools_again and self.pools_again() != self.pools:
+            raise Busy("another run changed this platform while this one was planning. Nothing was written; run again")
+        return self._survey()
+
+    def _survey(self) -> Survey:
+        """Raises InvalidInput for what nobody is likely to have meant."""
         nodes, plans = self._look()
-        todo = [plan for plan in plans if plan.patch]
-        self._refuse_too_many(plans)
-        if todo:
-            require(self.cluster, [Need("patch", NODES.group, NODES.plural)])
-        outcomes = [Outcome(plan) for plan in todo] if self.check else self._write(todo)
-        return self._result(nodes, plans, outcomes)
+        names = {pool.name for pool in self.pools}
+        losing = emptied(plans, names)
+        if self.emptied_pools == REFUSE:
+            refuse_emptied(losing)
+        kept = {node: pool for pool, lost in losing.items() for node in lost if self.emptied_pools == KEEP}
+        touched = [plan for plan in plans if plan.name not in kept]
+        refuse_too_many(touched, self.max_changed)
+        refuse_thinned(touched, names - losing.keys(), self.max_changed)
+        return Survey(nodes, plans, kept)
 
     def _look(self) -> tuple[list[Hardware], list[NodePlan]]:
         """What the nodes are and what is to become of them; of a node itself nothing is kept, there may be very many."""
@@ -68,39 +121,35 @@ class Fleet:
         _refuse("nodes are in more than one pool, nothing was written", sorted(several))
         return nodes, plans
 
-    def _refuse_too_many(self, plans: list[NodePlan]) -> None:
-        known = [plan for plan in plans if plan.known]
-        changed = [plan.name for plan in known if plan.patch]
-        most = limit(self.max_changed, len(known), "max_changed")
-        if len(changed) > most:
-            raise InvalidInput(
-                f"{len(changed)} of the {len(known)} nodes that have labels or taints of ours would change, and max_changed={self.max_changed} allows {most}. "
-                f"Nothing was written. They are {named(changed)}. If that is meant, raise max_changed", would_change=changed,
-            )
-
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def _write(self, todo: list[NodePlan]) -> list[Outcome]:
         if todo:
             self.progress(f"writing to {len(todo)} nodes")
-        lost: list[str] = []
+        lost: list[str] = []  # why nothing more is to be written
 
         def write(plan: NodePlan) -> Outcome:
             if lost:
                 return Outcome(plan, error=f"not tried: {lost[0]}")
             try:
                 return self._write_one(plan)
-            except Unreachable as exc:
-                lost.append(exc.message)  # the others would only wait for the same
+            except (Unreachable, LockLost) as exc:
+                lost.append(exc.message)  # the others would only meet the same
                 return Outcome(plan, error=exc.message)
             except PlatformError as exc:
                 return Outcome(plan, error=exc.message)
 
-        return self.cluster.each(write, todo)
+        try:
+            return self.cluster.each(write, todo)
+        except Interrupted as exc:
+            lost.append(exc.message)  # those that wait for their turn: the lock goes with this run
+            raise Interrupted(f"{exc.message}, some of {len(todo)} nodes may be written, run again for the rest", changed=True) from exc
 
     def _write_one(self, plan: NodePlan) -> Outcome:
         """Patches the very version of the node that was planned for; whoever was faster is read, and planned for, anew."""
         for _attempt in range(ATTEMPTS):
+            if self.lock:
+                self.lock.check()
             try:
                 self.cluster.patch(NODES, "", plan.name, plan.patch, MANAGER)
                 return Outcome(plan)
@@ -111,6 +160,8 @@ class Fleet:
             if node is None:
                 return Outcome(plan, gone=True)
             again = self._plan_again(node)
+            if plan.pool and not again.pool:
+                return Outcome(plan, kept=True)  # its labels went just now: a later run sees whether they stay away
             if not again.patch:
                 return Outcome(plan)  # what seemed refused had arrived
             plan = again
@@ -124,24 +175,30 @@ class Fleet:
 
     # --- the result --------------------------------------------------------------------------------------------------
 
-    def _result(self, nodes: list[Hardware], plans: list[NodePlan], outcomes: list[Outcome]) -> dict:
+    def _result(self, survey: Survey, outcomes: list[Outcome]) -> dict:
         failed = {outcome.plan.name: outcome.error for outcome in outcomes if outcome.error}
-        pool_of = {plan.name: plan.pool for plan in plans if plan.pool}
-        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone)])
+        kept = {**survey.kept, **{outcome.plan.name: outcome.plan.pool for outcome in outcomes if outcome.kept}}
+        pool_of = {plan.name: plan.pool for plan in survey.plans if plan.pool and plan.name not in kept}
+        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone or outcome.kept)])
+        empty = sorted({pool.name for pool in self.pools} - set(pool_of.values()))
         result = {
             "changed": bool(changes),
             "nodes": pool_of,
             "unmatched": [
                 {"node": node.name, "vendor": ", ".join(sorted(node.vendors)), "product": node.product}
-                for node in nodes if node.vendors and node.name not in pool_of
+                for node in survey.nodes if node.vendors and node.name not in pool_of
             ],
-            "empty_pools": sorted({pool.name for pool in self.pools} - set(pool_of.values())),
-            "conflicts": [dataclasses.asdict(conflict) for plan in plans for conflict in plan.conflicts],
+            "empty_pools": empty,
+            "kept": kept,
+            "conflicts": [dataclasses.asdict(conflict) for plan in survey.plans for conflict in plan.conflicts],
             "changes": changes,
             "gone": sorted(outcome.plan.name for outcome in outcomes if outcome.gone),
             "failed_nodes": failed,
             "requests": dict(self.cluster.requests),
         }
+        warned = warnings(empty, kept) + (self.lock.warnings if self.lock else [])
+        if warned:  # AnsibleModule does not want even an empty list
+            result["warnings"] = warned
         result["lines"] = lines(result, self.check)
         if failed:
             said = "\n".join(f"- {name}: {error}" for name, error in sorted(failed.items())[:NAMED])
@@ -178,12 +235,13 @@ def lines(result: dict, check: bool) -> list[str]:
     touched: collections.Counter[str] = collections.Counter()
     for change in result["changes"]:
         touched[change["pool"]] += len(change["nodes"])
-    counts = collections.Counter({**dict.fromkeys(result["empty_pools"], 0), **collections.Counter(result["nodes"].values())})
+    counts = {**dict.fromkeys(result["empty_pools"], 0), **collections.Counter(result["nodes"].values())}
     verb = "would change" if check else "changed"
-    found = [f"{pool}: {count} nodes, {touched[pool]} {verb}" for pool, count in sorted(counts.items())]
+    found = [f"{pool}: {count} nodes, {touched[pool]} {verb}" if count else f"{pool}: no node matches it" for pool, count in sorted(counts.items())]
     found += [f"no pool: {touched['']} nodes {verb}"] if touched[""] else []
     found += [f"no pool matches {item['node']} ({item['vendor']} {item['product']})".replace(" )", ")") for item in result["unmatched"][:NAMED]]
     found += [f"no pool matches {len(result['unmatched']) - NAMED} more GPU nodes"] if len(result["unmatched"]) > NAMED else []
+    found += [f"left as they are, though their pools match them no more: {named(sorted(result['kept']))}"] if result["kept"] else []
     found += [f"deleted meanwhile: {named(result['gone'])}"] if result["gone"] else []
     by_manager = collections.Counter((item["field"], item["key"], item["manager"]) for item in result["conflicts"])
     found += [f"left alone: {field} {key} of {manager} on {count} nodes" for (field, key, manager), count in sorted(by_manager.items())]

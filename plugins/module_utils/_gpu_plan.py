@@ -12,7 +12,7 @@ import dataclasses
 import json
 import typing as t
 
-from ._gpu import Pool, Taint
+from ._gpu import LABEL_POOL, Pool, Taint
 
 MANAGER = "genai.platform-gpu"
 ANNOTATION_TAINTS = "genai.platform/gpu-taints"
@@ -36,7 +36,7 @@ class Conflict:
 @dataclasses.dataclass(frozen=True)
 class NodePlan:
     """`patch`: a JSON Merge Patch, {} when nothing has to change. `before`, `after`: what it changes, {labels, taints}.
-    `known`: whether anything on the node is ours already."""
+    `known`: whether anything on the node is ours already. `was`: the pool that we have put it into before, '' when none."""
 
     name: str
     pool: str
@@ -45,6 +45,7 @@ class NodePlan:
     after: dict
     conflicts: list[Conflict]
     known: bool
+    was: str = ""
 
 
 class _Part(t.NamedTuple):
@@ -59,7 +60,8 @@ class _Part(t.NamedTuple):
 def plan_node(node: dict, pool: Pool | None) -> NodePlan:
     """What has to change on a node of `pool`, or of none."""
     meta = node["metadata"]
-    labels = _labels(node, pool.labels if pool else {})
+    managers = owners(node)
+    labels = _labels(node, managers, pool.labels if pool else {})
     taints, record, written = _taints(node, pool.taints if pool else ())
     patch: dict = {}
     if labels.before != labels.after:
@@ -74,8 +76,14 @@ def plan_node(node: dict, pool: Pool | None) -> NodePlan:
     return NodePlan(
         meta["name"], pool.name if pool else "", body,
         {"labels": labels.before, "taints": taints.before}, {"labels": labels.after, "taints": taints.after},
-        labels.conflicts + taints.conflicts, labels.known or taints.known,
+        labels.conflicts + taints.conflicts, labels.known or taints.known, _was(node, managers, labels.known or taints.known),
     )
+
+
+def _was(node: dict, managers: dict[str, set[str]], known: bool) -> str:
+    """The pool in the node's label, unless only others have written that."""
+    said = (node["metadata"].get("labels") or {}).get(LABEL_POOL, "")
+    return said if known and MANAGER in managers.get(LABEL_POOL, {MANAGER}) else ""
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -91,8 +99,8 @@ def owners(node: dict) -> dict[str, set[str]]:
     return found
 
 
-def _labels(node: dict, wanted: dict[str, str]) -> _Part:
-    live, managers = node["metadata"].get("labels") or {}, owners(node)
+def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str]) -> _Part:
+    live = node["metadata"].get("labels") or {}
     mine = {key for key, names in managers.items() if names == {MANAGER} and key in live}
     changed = {key: value for key, value in wanted.items() if live.get(key) != value}
     foreign = sorted(key for key in changed if key in live and key not in mine)

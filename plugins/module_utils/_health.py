@@ -264,13 +264,33 @@ def owner_of(pod: dict) -> tuple[str, str]:
     return "Pod", meta["name"]
 
 
-def overtaken(pod: dict, update_revision: str) -> str:
-    """Why a StatefulSet's pod stands in the way of the next revision: it is of another one and not ready; '' when not.
+def rolls(statefulset: dict) -> bool:
+    """Whether its controller has seen the newest spec and replaces pods by itself."""
+    return observed(statefulset) and statefulset["spec"].get("updateStrategy", {}).get("type") != "OnDelete"
 
-    The controller waits for such a pod before it goes on, so a broken one blocks even the way back
-    (kubernetes.io, StatefulSets, "Forced rollback").
+
+def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: str) -> dict | None:
+    """The pod that keeps a StatefulSet from leaving the revision `leaving`; None when there is none, or another must be ready first.
+
+    The controller goes on only when all pods are ready, so that a broken one blocks even the way back (kubernetes.io, StatefulSets,
+    "Forced rollback"). Like the controller from the highest ordinal down, and no second pod while one is away or not ready.
     """
-    meta, status = pod["metadata"], pod.get("status", {})
-    if meta.get("deletionTimestamp") or meta.get("labels", {}).get("controller-revision-hash") in (None, update_revision):
-        return ""
-    return "" if _condition(pod, "Ready") else f"not ready, phase {status.get('phase', 'unknown')}"
+    meta, spec = statefulset["metadata"], statefulset["spec"]
+    if not rolls(statefulset) or statefulset["status"].get("updateRevision", leaving) == leaving:
+        return None
+    first = (spec.get("ordinals") or {}).get("start", 0)
+    partition = (spec.get("updateStrategy", {}).get("rollingUpdate") or {}).get("partition", 0)
+    by_name = {pod["metadata"]["name"]: pod for pod in pods}
+    members = [by_name.get(f"{meta['name']}-{ordinal}") for ordinal in range(first, first + spec.get("replicas", 1))]
+    if any(pod is None or pod["metadata"].get("deletionTimestamp") for pod in members):
+        return None
+    unready = [(index, pod) for index, pod in enumerate(members) if pod and not _condition(pod, "Ready")]
+    if any(pod["metadata"].get("labels", {}).get("controller-revision-hash") != leaving for _index, pod in unready):
+        return None
+    replaced = [pod for index, pod in unready if index >= partition]  # below it, a pod comes back at the revision it had
+    return replaced[-1] if replaced else None
+
+
+def awaits_consumer(events: list[dict]) -> bool:
+    """Whether the newest event about a claim (they are oldest first) says that it is bound only when a pod needs it."""
+    return bool(events) and events[-1].get("reason") == "WaitForFirstConsumer"

@@ -23,6 +23,7 @@ from ._cluster import Cluster
 from ._errors import ApiError, Busy, InvalidInput
 from ._fields import fingerprint
 from ._manifest import Ref
+from ._occupied import occupied
 from ._plan import Record
 from ._types import ResourceType
 
@@ -37,6 +38,7 @@ SECRETS = ResourceType("", "v1", "Secret", "secrets", True)
 NAMESPACES = ResourceType("", "v1", "Namespace", "namespaces", False)
 
 DEPLOYED, FAILED = "deployed", "failed"
+FORMAT = 2  # of the state. 1 (which did not say so): nothing was ever taken over
 
 
 @dataclasses.dataclass
@@ -93,7 +95,8 @@ class State:
         if not deployed:
             raise InvalidInput("there is no release to return to: nothing has been deployed here yet")
         if to == "previous":
-            older = [r for r in deployed[:-1] if r["components"] != deployed[-1]["components"]]
+            # One that removed the platform is nothing to return to.
+            older = [r for r in deployed[:-1] if r["components"] and r["components"] != deployed[-1]["components"]]
             # After a rollback "previous" is what came before the release rolled back to, not the one just undone.
             limit = deployed[-1].get("rolled_back_to") or deployed[-1]["number"]
             older = [r for r in older if r["number"] < limit]
@@ -104,6 +107,8 @@ class State:
         if not found:
             kept = ", ".join(str(r["number"]) for r in deployed)
             raise InvalidInput(f"release {to} is not in the ledger; kept and deployed releases: {kept}")
+        if not found[0]["components"]:
+            raise InvalidInput(f"release {to} removed the platform; teardown.yml does that, a rollback does not")
         return found[0]
 
 
@@ -125,14 +130,25 @@ class Ledger:
             return State(), journal
         self._state_parts = _more(found["state"])
         data = self._payload(found["state"])
+        self._refuse_newer(data.get("format", 1))
         state = State(data["releases"], data["record"], data["revisions"], found["state"]["metadata"]["resourceVersion"])
         return state, journal
 
+    def _refuse_newer(self, found: int) -> None:
+        if found > FORMAT:
+            raise InvalidInput(
+                f"the ledger {self.namespace}/{self.platform} is written in format {found}, by a newer version of this collection, and this one"
+                f" reads up to {FORMAT}. Use that version"
+            )
+
     def _journal(self, secret: dict) -> dict:
-        meta = secret["metadata"]
+        meta, payload = secret["metadata"], self._payload(secret)
+        self._refuse_newer(payload.get("format", 1))
         notes = meta.get("annotations") or {}
         seen = {"uid": meta["uid"], "version": meta["resourceVersion"], "holder": json.loads(notes.get(ANNOTATION_HOLDER, "{}"))}
-        return {**self._payload(secret), **seen, "renewed": max(meta["creationTimestamp"], notes.get(ANNOTATION_RENEWED, ""))}
+        # When the server stored the last renewal, by its own clock: what the holder writes there is the time of an earlier answer.
+        times = [entry["time"] for entry in meta.get("managedFields") or [] if "time" in entry]
+        return {**payload, **seen, "renewed": max(meta["creationTimestamp"], notes.get(ANNOTATION_RENEWED, ""), *times)}
 
     def manifests(self, component: str, revision: int) -> list[dict]:
         name = self._revision_name(component, revision)
@@ -171,18 +187,34 @@ class Ledger:
         self.cluster.apply(NAMESPACES, body)
         return True
 
-    def remove_namespace(self) -> None:
-        self.cluster.delete(NAMESPACES, "", self.namespace)
-        self._until_gone()
+    def remove_namespace(self) -> str:
+        """Removes the namespace if a platform made it and nothing else is in it. Returns why it stays, '' when it went."""
+        why = self.namespace_stays()
+        if not why:
+            self.cluster.delete(NAMESPACES, "", self.namespace)
+            self._until_gone()
+        return why
 
-    def forget(self) -> None:
-        """Removes this platform's ledger, and the namespace when it held no other's."""
-        secrets = self.cluster.list(SECRETS, LABEL_LEDGER, self.namespace)
-        mine = [s for s in secrets if s["metadata"]["labels"][LABEL_LEDGER] == self.platform]
-        if len(mine) == len(secrets):
-            self.remove_namespace()
-            return
-        self.cluster.each(lambda secret: self.cluster.delete(SECRETS, self.namespace, secret["metadata"]["name"]), mine)
+    def namespace_stays(self) -> str:
+        """Why the ledger's namespace would stay when the ledger goes; '' when it would go."""
+        found = self.cluster.get(NAMESPACES, "", self.namespace)
+        if found is None:
+            return ""
+        if LABEL_LEDGER not in (found["metadata"].get("labels") or {}):
+            return "it was there before the platform"
+        return occupied(self.cluster, self.namespace, self.platform, {Ref("", "Secret", self.namespace, name) for name in self._mine()})
+
+    def forget(self) -> str:
+        """Removes this platform's ledger, and its namespace unless that was there before or holds anything else. Returns why it stays."""
+        names = self._mine()
+        why = self.namespace_stays()
+        # The state first: without it there is no ledger any more, whatever is left of it.
+        for group in ([n for n in names if n == f"{self.platform}.state"], [n for n in names if n != f"{self.platform}.state"]):
+            self.cluster.each(lambda name: self.cluster.delete(SECRETS, self.namespace, name), group)
+        return why or self.remove_namespace()
+
+    def _mine(self) -> list[str]:
+        return [s["metadata"]["name"] for s in self.cluster.list(SECRETS, f"{LABEL_LEDGER}={self.platform}", self.namespace, metadata=True)]
 
     def _until_gone(self) -> None:
         self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
@@ -191,20 +223,21 @@ class Ledger:
     def journal_name(self) -> str:
         return f"{self.platform}.journal"
 
-    def open_journal(self, journal: dict, holder: dict) -> str:
-        """Writes the journal and returns its uid. Raises Busy when another run has one."""
-        main, parts = self._secrets("journal", self.journal_name, journal)
+    def open_journal(self, journal: dict, holder: dict) -> dict:
+        """Writes the journal and returns it as stored: {uid, version}. Raises Busy when another run has one."""
+        main, parts = self._secrets("journal", self.journal_name, {"format": FORMAT, **journal})
         main["metadata"]["annotations"] = {ANNOTATION_HOLDER: json.dumps(holder)}
         for part in parts:
             self.cluster.apply(SECRETS, part, force=True)
         try:
-            return self.cluster.create(SECRETS, main)["metadata"]["uid"]
+            meta = self.cluster.create(SECRETS, main)["metadata"]
+            return {"uid": meta["uid"], "version": meta["resourceVersion"]}
         except ApiError as exc:
             if exc.status != 409:
                 raise
             holder = (self.load()[1] or {}) if exc.body.get("reason") == "AlreadyExists" else {}
             if holder.get("run") == journal["run"]:
-                return holder["uid"]  # our own create, repeated after a lost answer
+                return holder  # our own create, repeated after a lost answer
             raise busy(holder) from exc
 
     def close_journal(self, uid: str) -> None:
@@ -230,7 +263,7 @@ class Ledger:
         used = _used(state.releases)
         for component, prints in state.revisions.items():
             state.revisions[component] = {number: p for number, p in prints.items() if (component, int(number)) in used}
-        data = {"releases": state.releases, "record": state.record, "revisions": state.revisions}
+        data = {"format": FORMAT, "releases": state.releases, "record": state.record, "revisions": state.revisions}
         main, parts = self._secrets("state", f"{self.platform}.state", data)
         for secret in [*parts, main]:
             self.cluster.apply(SECRETS, secret, force=True)
@@ -295,7 +328,6 @@ def _used(releases: list[dict]) -> set[tuple[str, int]]:
 
 
 def _kept(releases: list[dict], keep: int) -> list[dict]:
-    """The newest `keep`, and the deployed one even when many failures came after it."""
-    current = next((r for r in reversed(releases) if r["status"] == DEPLOYED), None)
-    newest = releases[-keep:]
-    return newest if current is None or current in newest else [current, *newest[1:]]
+    """The newest `keep` that were deployed, and the newest `keep` that failed: failures push out no release to return to."""
+    kept = [release for status in (DEPLOYED, FAILED) for release in [r for r in releases if r["status"] == status][-keep:]]
+    return [release for release in releases if release in kept]

@@ -1,15 +1,23 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the live objects of a platform: one LIST per kind, and a GET only for what should have been in it and was not."""
+"""Reads the live objects of a platform: one LIST per kind, and a GET for what should have been in it and was not."""
 from __future__ import annotations
 
+import collections
 import typing as t
 
 from ._cluster import Cluster
+from ._errors import ApiError
+from ._fields import own_entry
+from ._ledger import NAMESPACES, SECRETS
 from ._manifest import LABEL_PLATFORM, Ref
 from ._plan import Record, ref_from_key
 from ._types import ResourceType, group_kind, ref_of
+
+MANY = 20  # objects of one kind and namespace to be looked for: then a list of names is less than a GET each
+
+Types = t.Mapping[Ref, ResourceType]
 
 
 def recorded_types(cluster: Cluster, record: Record) -> dict[Ref, ResourceType]:
@@ -19,20 +27,79 @@ def recorded_types(cluster: Cluster, record: Record) -> dict[Ref, ResourceType]:
     return {ref: served[ref.group, ref.kind] for ref in refs if (ref.group, ref.kind) in served}
 
 
-def observe(
-    cluster: Cluster, platform: str, record: Record, wanted: t.Mapping[Ref, ResourceType] | None = None, foreign: bool = False
-) -> dict[Ref, dict]:
-    """{ref: live object} of everything recorded, and of `wanted` as far as it carries our label.
+def observe(cluster: Cluster, platform: str, record: Record, wanted: Types | None = None) -> dict[Ref, dict]:
+    """{ref: live object} of everything recorded and of everything wanted, whoever made it.
 
-    `foreign`: look for `wanted` objects without our label too, one GET each.
+    An object is read in the version of its API in which we applied it last: what we own is named in the words of that version.
     """
-    recorded, wanted = recorded_types(cluster, record), wanted or {}
-    rtypes = {(rtype.group, rtype.kind): rtype for rtype in (*recorded.values(), *wanted.values())}
-    selector = f"{LABEL_PLATFORM}={platform}"
-    lists = cluster.each(lambda rtype: [(ref_of(rtype, obj), obj) for obj in cluster.list(rtype, selector)], rtypes.values())
-    live = {ref: obj for found in lists for ref, obj in found}
-    # Somebody may have taken our label off: an object must not look as if it were gone.
-    missing = {ref: rtype for ref, rtype in {**recorded, **(wanted if foreign else {})}.items() if ref not in live}
-    found = cluster.each(lambda ref: cluster.get(missing[ref], ref.namespace, ref.name), missing)
-    live.update({ref: obj for ref, obj in zip(missing, found) if obj})
+    refs = {**recorded_types(cluster, record), **(wanted or {})}
+    live = _labelled(cluster, platform, refs)
+    lacking = {ref: rtype for ref, rtype in refs.items() if ref not in live}
+    live.update(_unlabelled(cluster, lacking, refs, live))
+    live.update(_in_applied_version(cluster, live))
     return live
+
+
+def _labelled(cluster: Cluster, platform: str, refs: Types) -> dict[Ref, dict]:
+    """What carries our label: a list for each kind."""
+    kinds = {(rtype.group, rtype.kind): rtype for rtype in refs.values()}  # one version of each will do
+    spaces: dict[ResourceType, set[str]] = collections.defaultdict(set)
+    for ref, rtype in refs.items():
+        spaces[kinds[rtype.group, rtype.kind]].add(ref.namespace)
+    selector = f"{LABEL_PLATFORM}={platform}"
+    lists = cluster.each(lambda item: [(ref_of(item[0], obj), obj) for obj in _list(cluster, *item, selector)], spaces.items())
+    return {ref: obj for found in lists for ref, obj in found}
+
+
+def _list(cluster: Cluster, rtype: ResourceType, namespaces: t.Collection[str], selector: str) -> list[dict]:
+    """In one request where the identity may look in all namespaces. Secrets of other people's namespaces are never asked for."""
+    if len(namespaces) > 1 and (rtype.group, rtype.kind) != (SECRETS.group, SECRETS.kind):
+        try:
+            return cluster.list(rtype, selector)
+        except ApiError as exc:
+            if exc.status != 403:
+                raise
+    try:
+        return [obj for name in sorted(namespaces) for obj in cluster.list(rtype, selector, name)]
+    except ApiError as exc:
+        if exc.status == 403 and not rtype.namespaced:
+            return []  # who may not list them may still read the ones that are named
+        raise
+
+
+def _unlabelled(cluster: Cluster, lacking: Types, refs: Types, live: dict[Ref, dict]) -> dict[Ref, dict]:
+    """Those of `lacking` that are there all the same: somebody took our label off, or made them before us."""
+    wide = {ref: rtype for ref, rtype in lacking.items() if not rtype.namespaced}
+    found = _read(cluster, wide)
+    known = {ref.name for ref in refs if ref.kind == NAMESPACES.kind and not ref.group}
+    there = {ref.name for ref in (*live, *found) if ref.kind == NAMESPACES.kind and not ref.group}
+    groups: dict[tuple[ResourceType, str], list[Ref]] = collections.defaultdict(list)
+    for ref, rtype in lacking.items():
+        if rtype.namespaced and (ref.namespace in there or ref.namespace not in known):  # nothing is in a namespace that is not there
+            groups[rtype, ref.namespace].append(ref)
+    few = {ref: rtype for (rtype, _space), some in groups.items() if len(some) <= MANY for ref in some}
+    many = [(*key, some) for key, some in groups.items() if len(some) > MANY]
+    for here in cluster.each(lambda item: _named(cluster, *item), many):
+        few.update(here)
+    return {**found, **_read(cluster, few)}
+
+
+def _named(cluster: Cluster, rtype: ResourceType, namespace: str, wanted: t.Collection[Ref]) -> dict[Ref, ResourceType]:
+    """Which of many objects are there, by their names alone."""
+    names = {obj["metadata"]["name"] for obj in cluster.list(rtype, "", namespace, metadata=True)}
+    return {ref: rtype for ref in wanted if ref.name in names}
+
+
+def _read(cluster: Cluster, refs: Types) -> dict[Ref, dict]:
+    found = cluster.each(lambda ref: cluster.get(refs[ref], ref.namespace, ref.name), refs)
+    return {ref: obj for ref, obj in zip(refs, found) if obj}
+
+
+def _in_applied_version(cluster: Cluster, live: dict[Ref, dict]) -> dict[Ref, dict]:
+    served = cluster.types()
+    other: dict[Ref, ResourceType] = {}
+    for ref, obj in live.items():
+        version = own_entry(obj).get("apiVersion", obj["apiVersion"])
+        if version != obj["apiVersion"] and (version, ref.kind) in served:
+            other[ref] = served[version, ref.kind]
+    return _read(cluster, other)

@@ -17,16 +17,19 @@ from ._cluster import Cluster
 from ._errors import ApiError, NotPermitted
 from ._health import WAITED, WORKLOADS
 from ._manifest import Ref
-from ._plan import CREATE, DELETE, UPDATE, Action, Plan
+from ._plan import CREATE, DELETE, ORPHAN, UPDATE, Action, Plan
 from ._references import RBAC
 from ._types import ResourceType, group_kind
 
 # The verbs that an action needs, those that undo it among them.
-VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("patch",), DELETE: ("create", "delete", "get", "patch")}
+VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("patch",), DELETE: ("create", "delete", "get", "patch"), ORPHAN: ("patch",)}
 LEDGER_VERBS = ("create", "delete", "get", "list", "patch")
 NOWHERE = "-"  # no namespace can have this name: what holds in it holds in all
 ROLES = {"Role": "roles", "ClusterRole": "clusterroles"}
-FIX = "Have a cluster admin run bootstrap_rbac.yml, which grants what the roles of this collection need (deployer_rules adds to it)"
+FIX = (
+    "Have a cluster admin run bootstrap_rbac.yml, which grants what the roles of this collection need (deployer_rules adds to it)."
+    " For what is in a namespace, a RoleBinding there is enough"
+)
 
 Rule = t.Dict[str, t.Any]  # of a role: {verbs, apiGroups, resources, resourceNames} or {verbs, nonResourceURLs}
 RulesOf = t.Dict[Ref, t.Any]  # as the manifests have them: lists of rules, if all is well
@@ -49,8 +52,9 @@ class Need(t.NamedTuple):
 # --- what is needed: pure --------------------------------------------------------------------------------------------
 
 
-def of_reading(rtypes: t.Iterable[ResourceType]) -> set[Need]:
-    return {Need("list", rtype.group, rtype.plural) for rtype in rtypes}
+def of_reading(read: t.Iterable[tuple[ResourceType, str]]) -> set[Need]:
+    """What listing (type, namespace) needs; the namespace is '' for a type without any, and where all namespaces are listed."""
+    return {Need("list", rtype.group, rtype.plural, namespace) for rtype, namespace in read}
 
 
 def of_actions(actions: t.Iterable[Action], roles: RulesOf, waiting: bool) -> set[Need]:
@@ -75,18 +79,18 @@ def of_ledger(namespace: str) -> set[Need]:
 
 
 def _of_waiting(ref: Ref, rtype: ResourceType, waiting: bool) -> set[Need]:
-    """To see when it is ready, why it never will be, and to say so."""
+    """To see when it is ready, why it never will be, and to say so. Nothing that only the whole cluster can be asked for."""
     if ref.kind not in DEFINITIONS and not (waiting and ref.kind in WAITED):
         return set()
-    needs = {Need("watch", rtype.group, rtype.plural)}
-    if ref.kind == "PersistentVolumeClaim":
-        needs.add(Need("list", "storage.k8s.io", "storageclasses"))
+    needs = {Need("watch", rtype.group, rtype.plural, ref.namespace)}
+    if ref.kind in WAITED:
+        needs.add(Need("list", "", "events", ref.namespace))
     if ref.kind in WORKLOADS:
-        needs |= {Need("watch", "", "pods", ref.namespace), Need("get", "", "pods/log", ref.namespace), Need("list", "", "events", ref.namespace)}
+        needs |= {Need(verb, "", "pods", ref.namespace) for verb in ("list", "watch")} | {Need("get", "", "pods/log", ref.namespace)}
     if ref.kind == "Deployment":
         needs.add(Need("get", "apps", "replicasets", ref.namespace))
     if ref.kind == "StatefulSet":
-        needs.add(Need("delete", "", "pods", ref.namespace))
+        needs.add(Need("create", "", "pods/eviction", ref.namespace))
     return needs
 
 
@@ -164,10 +168,10 @@ def lines(needs: t.Iterable[Need]) -> list[str]:
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
-def permit(cluster: Cluster, plan: Plan, ledger_namespace: str, waiting: bool, read: t.Iterable[ResourceType] = ()) -> None:
+def permit(cluster: Cluster, plan: Plan, ledger_namespace: str, waiting: bool, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
     """Raises NotPermitted when the identity may not do all that carrying out the plan, and undoing it, needs.
 
-    `read`: types that have to be listed as well.
+    `read`: (type, namespace) of what has to be listed as well, see `of_reading`.
     """
     require(cluster, of_actions(plan.writes, _roles(cluster, plan), waiting) | of_ledger(ledger_namespace) | of_reading(read))
 

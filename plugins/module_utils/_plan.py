@@ -9,17 +9,20 @@ import dataclasses
 import typing as t
 
 from ._errors import InvalidInput
-from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, replicas_to_hold
-from ._manifest import LAST_WAVE, WAVES, Desired, Ref, hpa_targets
+from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold
+from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets
 from ._types import ResourceType
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
-WRITES = (CREATE, UPDATE, DELETE)
+ORPHAN = "orphan"  # what was there before us stays when the platform goes, without our labels
+WRITES = (CREATE, UPDATE, DELETE, ORPHAN)
 DATA = ("PersistentVolumeClaim", "PersistentVolume")
 # What holds data, or takes everything inside it along: removed only when told to.
 PROTECTED = (*DATA, "Namespace", "CustomResourceDefinition")
 
-# {component: {record key: [desired fingerprint, applied fingerprint]}}, what the ledger knows of the objects it owns
+# {component: {record key: [desired fingerprint, applied fingerprint]}}, what the ledger knows of the objects it owns. A third element,
+# TAKEN_OVER, says that the object was there before the platform: it is never deleted.
+TAKEN_OVER = "taken over"
 Record = t.Dict[str, t.Dict[str, t.List[str]]]
 
 
@@ -50,8 +53,25 @@ class Action:
     pending: str = ""
     initial_replicas: int | None = None
     hold_replicas: int | None = None  # see replicas_to_hold
+    leave_replicas: bool = False  # an autoscaler that is not in the bundle has set them
+    taken_over: bool = False  # it was there before the platform, and nobody's
+    after: dict | None = None  # the object of this name that is being deleted, and has to be gone first
+    replace: bool = False  # deleted and made anew: the server takes no change of it
     forced: bool = False
     strip: tuple[Path, ...] = ()  # fields of other managers to be removed, see _drift
+
+    @property
+    def newly_taken_over(self) -> bool:
+        """Whether this run is the first to write to an object that was there before the platform."""
+        return self.taken_over and self.verb == UPDATE and not owned_fields(self.live or {})
+
+    @property
+    def body(self) -> dict:
+        """The manifest to be applied."""
+        body = self.desired.body if self.desired else {}
+        if not self.leave_replicas:
+            return body
+        return {**body, "spec": {key: value for key, value in body["spec"].items() if key != "replicas"}}
 
     @property
     def before(self) -> dict | None:
@@ -59,13 +79,13 @@ class Action:
         if self.live is None:
             return None
         if self.forced and self.desired:
-            return before_image_forced(self.live, self.desired.body, fieldset(self.strip) or None)
+            return before_image_forced(self.live, self.body, fieldset(self.strip) or None)
         return before_image(self.live)
 
     @property
     def others(self) -> list[tuple[str, dict]]:
         """What other managers lose when the object is deleted: (manager, apply configuration)."""
-        return images_of_others(self.live) if self.verb == DELETE and self.live else []
+        return images_of_others(self.live) if (self.verb == DELETE or self.replace) and self.live else []
 
 
 @dataclasses.dataclass
@@ -84,20 +104,26 @@ class Plan:
                 by_wave[action.wave].append(action)
         return [by_wave[wave] for wave in sorted(by_wave)]
 
+    def first(self) -> list[Action]:
+        """Autoscalers that are removed from what gets replicas of its own: they would set them back while they are there."""
+        freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in a.desired.body.get("spec", {})}
+        return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(hpa_targets([a.live]))]
+
     def deletes(self) -> list[list[Action]]:
         """Batches in reverse order of waves; data goes just before the namespaces that would take it along."""
         batches: dict[float, list[Action]] = collections.defaultdict(list)
+        first = self.first()
         for action in self.actions:
-            if action.verb == DELETE:
+            if action.verb in (DELETE, ORPHAN) and action not in first:
                 batches[0.5 if action.ref.kind in DATA else action.wave].append(action)
         return [batches[wave] for wave in sorted(batches, reverse=True)]
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """{component: {create, update, delete, unchanged}}; kept objects count as unchanged."""
+        """{component: {create, update, delete, unchanged}}; kept objects count as unchanged, those let go as deleted."""
         table: dict[str, dict[str, int]] = {}
         for action in self.actions:
             row = table.setdefault(action.component, dict.fromkeys((CREATE, UPDATE, DELETE, UNCHANGED), 0))
-            row[UNCHANGED if action.verb == KEEP else action.verb] += 1
+            row[{KEEP: UNCHANGED, ORPHAN: DELETE}.get(action.verb, action.verb)] += 1
         return table
 
     def record(self, afters: dict[Action, dict], known: Record, scope: t.Collection[str]) -> Record:
@@ -107,7 +133,8 @@ class Plan:
         for action in self.actions:
             key, after = record_key(action.ref), afters.get(action)
             if after is not None and action.desired:
-                record[action.component][key] = [action.desired.fingerprint, applied_fingerprint(after)]
+                mark = [TAKEN_OVER] if action.taken_over else []
+                record[action.component][key] = [action.desired.fingerprint, applied_fingerprint(after), *mark]
             elif action.verb in (UNCHANGED, KEEP) and key in prints:
                 record[action.component][key] = prints[key]
         return record
@@ -165,34 +192,111 @@ def make_plan(
     scope: t.Collection[str],
     owned_types: dict[tuple[str, str], ResourceType],
     spared: t.Callable[[Ref], bool] = lambda ref: ref.kind in PROTECTED,
+    platform: str = "",
 ) -> Plan:
     """Compares what shall be with what is.
 
     `scope`: the components this run speaks for; what the record holds under them and the bundle no longer does is pruned.
-    `owned_types`: {(group, kind): type} for recorded objects that are not in the bundle. `spared`: which of those stay.
+    `owned_types`: {(group, kind): type} for recorded objects that are not in the bundle. `spared`: which of those stay. `platform`: what
+    carries another platform's label is no longer ours to remove.
     """
     targets = hpa_targets(item.body for item in desired.values())
     known = {key: prints for objects in record.values() for key, prints in objects.items()}
+    live, dying = _without_dying(live)
     created_namespaces = {ref.name for ref in desired if ref.kind == "Namespace" and ref not in live}
+    ours = {ref: obj for ref, obj in live.items() if not platform or _owner(obj) in ("", platform)}
+    leftovers = list(_leftovers(desired, ours, record, scope, owned_types, spared))
+    freed = hpa_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
     actions = []
     for ref, item in desired.items():
         rtype, pending = resolved[ref]
         current = live.get(ref)
-        if not pending and ref.namespace in created_namespaces:
+        if ref in dying:
+            pending = "what has its name is being deleted, and has to be gone first"
+        elif not pending and ref.namespace in created_namespaces:
             pending = "its Namespace is created in the same run"
-        action = Action(CREATE, ref, item.component, rtype, item.wave, item, current, pending)
+        action = Action(CREATE, ref, item.component, rtype, item.wave, item, current, pending, after=dying.get(ref))
         if current is None and _done(item, known.get(record_key(ref))):
             action.verb = UNCHANGED
         elif current is None:
             action.initial_replicas = targets.get((ref.namespace, ref.kind, ref.name))
         else:
-            same = known.get(record_key(ref)) == [item.fingerprint, applied_fingerprint(current)]
-            action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
-            action.hold_replicas = None if same else replicas_to_hold(current, item.body)
+            _compare(action, current, known.get(record_key(ref), []), (ref.namespace, ref.kind, ref.name) in freed)
         actions.append(action)
     _note_new_schemas(actions)
-    actions += _leftovers(desired, live, record, scope, owned_types, spared)
-    return Plan(actions)
+    return Plan([*actions, *leftovers])
+
+
+def _without_dying(live: dict[Ref, dict]) -> tuple[dict[Ref, dict], dict[Ref, dict]]:
+    """(what is there, what is being deleted): nothing that is on its way out counts as there, nor what is in a namespace that is."""
+    leaving = {ref.name for ref, obj in live.items() if ref.kind == "Namespace" and obj["metadata"].get("deletionTimestamp")}
+    dying = {ref for ref, obj in live.items() if obj["metadata"].get("deletionTimestamp") or ref.namespace in leaving}
+    return {ref: obj for ref, obj in live.items() if ref not in dying}, {ref: live[ref] for ref in dying}
+
+
+def _compare(action: Action, current: dict, known: list[str], freed: bool) -> None:
+    """What an object that is there needs. `known`: what the ledger says of it. `freed`: this run removes its autoscaler."""
+    item = t.cast(Desired, action.desired)
+    wanted = item.body.get("spec", {}).get("replicas") if isinstance(item.body.get("spec"), dict) else None
+    action.leave_replicas = wanted is not None and not freed and is_scaled(current)
+    prints = [applied_fingerprint(current), *([applied_fingerprint(current, wanted)] if action.leave_replicas else [])]
+    same = known[:1] == [item.fingerprint] and known[1:2] and known[1] in prints
+    action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
+    action.taken_over = known[2:] == [TAKEN_OVER] or (not known and not _owner(current))
+    action.hold_replicas = None if same else replicas_to_hold(current, action.body, freed)
+
+
+def _owner(obj: dict) -> str:
+    """Name of the platform that says the object is its own; '' when none does."""
+    return obj["metadata"].get("labels", {}).get(LABEL_PLATFORM, "")
+
+
+def refuse_foreign(desired: dict[Ref, Desired], live: dict[Ref, dict], record: Record, platform: str, force: bool) -> None:
+    """Raises InvalidInput naming what belongs to another platform. `force` takes back what the ledger says is ours."""
+    known = {key for objects in record.values() for key in objects}
+    errors = []
+    for ref, item in desired.items():
+        owner = _owner(live[ref]) if ref in live else ""
+        if owner not in ("", platform) and not (force and record_key(ref) in known):
+            errors.append(f"{item.where} belongs to platform {owner}; give it another name, or have that platform remove it first")
+    if errors:
+        text = "\n- ".join(["another platform owns what this one would write, nothing was written:", *errors])
+        raise InvalidInput(text, errors=errors)
+
+
+def refuse_irreversible(plan: Plan) -> None:
+    """Raises InvalidInput for a CustomResourceDefinition that could not be brought back to what it is now, or not be changed at all.
+
+    Its objects count as stored in a version from the moment on that it is the storage version; from then on a definition without
+    that version is refused (kubernetes.io, "Versions in CustomResourceDefinitions").
+    """
+    errors = [text for action in plan.actions if action.verb == UPDATE and action.ref.kind == "CustomResourceDefinition" for text in _stored(action)]
+    if errors:
+        raise InvalidInput("this could not be undone, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
+
+
+def note_replacements(plan: Plan) -> None:
+    """On a way back: what the server takes no change of is deleted and made anew."""
+    for action in plan.actions:
+        if action.verb == UPDATE and action.ref.kind in ("ConfigMap", "Secret") and action.live and action.live.get("immutable"):
+            fields = ("data", "binaryData", "immutable")
+            action.replace = any((action.live.get(name) or None) != (action.body.get(name) or None) for name in fields)
+            action.pending = "it is immutable: it is deleted and made anew" if action.replace else action.pending
+
+
+def _stored(action: Action) -> t.Iterator[str]:
+    item, live = t.cast(Desired, action.desired), t.cast(dict, action.live)
+    served = {version["name"] for version in live["spec"].get("versions", [])}
+    described = item.body["spec"].get("versions", [])
+    storage = next((version["name"] for version in described if version.get("storage")), "")
+    lost = [name for name in live.get("status", {}).get("storedVersions") or [] if name not in {version["name"] for version in described}]
+    if lost:
+        yield f"{item.where}: objects may be stored in version {', '.join(lost)} (status.storedVersions), which spec.versions no longer has; keep it there"
+    elif storage and storage not in served and ANNOTATION_ONE_WAY not in item.body["metadata"].get("annotations", {}):
+        yield (
+            f"{item.where}: version {storage} would be new and the storage version at once, and going back is refused as soon as that is so; add it"
+            f" in one release and make it the storage version in the next, or say by the annotation {ANNOTATION_ONE_WAY} that there is no way back"
+        )
 
 
 def _note_new_schemas(actions: list[Action]) -> None:
@@ -226,6 +330,7 @@ def _leftovers(
             ref = ref_from_key(key)
             if ref in desired or ref not in live or (ref.group, ref.kind) not in owned_types:
                 continue
-            verb = KEEP if spared(ref) else DELETE
+            taken_over = record[component][key][2:] == [TAKEN_OVER]
+            verb = KEEP if spared(ref) else ORPHAN if taken_over else DELETE
             rtype = owned_types[ref.group, ref.kind]
-            yield Action(verb, ref, component, rtype, WAVES.get(ref.kind, LAST_WAVE), live=live[ref])
+            yield Action(verb, ref, component, rtype, WAVES.get(ref.kind, LAST_WAVE), live=live[ref], taken_over=taken_over)

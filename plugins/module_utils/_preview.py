@@ -7,9 +7,11 @@ from __future__ import annotations
 from ._apply import explain
 from ._cluster import Cluster
 from ._errors import ApiError, InvalidInput
-from ._fields import before_image, changed_paths
-from ._plan import CREATE, DELETE, UNCHANGED, UPDATE, Action, Plan, is_policy
+from ._fields import before_image, changed_paths, other_managers
+from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM
+from ._plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan, is_policy
 
+OUR_LABELS = (LABEL_PLATFORM, LABEL_COMPONENT)
 HIDDEN, HIDDEN_CHANGED = "(hidden)", "(hidden, changed)"
 
 
@@ -26,7 +28,7 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool) -> dict[Action, dict]:
         try:
             # Replicas that the real run hands over first would be a conflict here.
             forced = force or action.hold_replicas is not None
-            return action, cluster.apply(action.rtype, action.desired.body, forced, dry_run=True)
+            return action, cluster.apply(action.rtype, action.body, forced, dry_run=True)
         except ApiError as exc:
             if exc.status == 401:
                 raise
@@ -51,7 +53,7 @@ def change(action: Action, after: dict | None) -> dict:
     if action.verb == UPDATE and after is not None:
         fields = changed_paths(action.before or {}, before_image(after))
     elif action.verb == UPDATE and action.desired:
-        fields = changed_paths(action.before or {}, action.desired.body)
+        fields = changed_paths(action.before or {}, action.body)
     return {
         "component": action.component,
         "action": action.verb,
@@ -60,21 +62,33 @@ def change(action: Action, after: dict | None) -> dict:
         "name": action.ref.name,
         "fields": fields,
         "pending": action.pending,
+        "taken_over": action.newly_taken_over,
     }
 
 
 def diff(action: Action, after: dict | None) -> dict:
     """One Ansible diff: before and after as YAML of the fields that are ours, Secret values hidden."""
     old = {} if action.verb == CREATE else action.before or {}
-    new = {} if action.verb == DELETE else before_image(after) if after else action.desired.body if action.desired else {}
+    if action.verb == ORPHAN:
+        old = {"metadata": {"labels": {key: value for key, value in action.live["metadata"].get("labels", {}).items() if key in OUR_LABELS}}}
+    new = {} if action.verb in (DELETE, ORPHAN) else before_image(after) if after else action.body
     old, new = masked_pair(old, new)
     note = f" (pending: {action.pending})" if action.pending else ""
+    note += _taken_note(action)
     return {
         "before_header": f"{action.component}: {action.ref}",
         "after_header": f"{action.component}: {action.ref}{note}",
         "before": _yaml(old),
         "after": _yaml(new),
     }
+
+
+def _taken_note(action: Action) -> str:
+    """That an object was there before the platform, and what becomes of it."""
+    if action.verb == ORPHAN:
+        return " (it was there before the platform: it stays, without our labels)"
+    makers = ", ".join(other_managers(action.live or {})) or "nobody known"
+    return f" (taken over: made by {makers}; never deleted)" if action.newly_taken_over else ""
 
 
 def masked_pair(old: dict, new: dict) -> tuple[dict, dict]:

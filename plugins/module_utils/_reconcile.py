@@ -76,7 +76,7 @@ def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Fi
 
 def _expected(releaser: Releaser, action: Action) -> dict:
     """What the server would make of the description now: defaults and normalised values are then the same on both sides."""
-    return releaser.cluster.apply(action.rtype, action.desired.body, force=True, dry_run=True)  # type: ignore[union-attr]
+    return releaser.cluster.apply(action.rtype, action.body, force=True, dry_run=True)
 
 
 def _only(plan: Plan, found: list[Finding]) -> None:

@@ -9,10 +9,10 @@ import datetime
 import typing as t
 import uuid
 
-from ._apply import Entry, apply_deletes, apply_plan, entries, restore
+from ._apply import Entry, apply_deletes, apply_plan, entries, held_by, hold_again, restore
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
-from ._errors import ApiError, Busy, InvalidInput, LockLost, PlatformError, ReleaseFailed
+from ._errors import ApiError, Busy, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
 from ._health import WAITED, WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
@@ -20,13 +20,16 @@ from ._limit import limit, named
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._observe import observe, recorded_types
 from ._permissions import permit
-from ._plan import CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, resolve
+from ._plan import (
+    CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, refuse_foreign, refuse_irreversible, resolve,
+)
 from ._preview import change, diff, dry_run, summary_lines
 from ._references import missing
 from ._types import ResourceType, group_kind
 from ._wait import Waiter
 
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
+SHOWN = 5
 SETTLE_SECONDS = 60.0  # how long a restored platform is given to be ready again
 
 
@@ -56,7 +59,8 @@ class Target:
     """What a run is to make of the platform. `scope`: the components it speaks for; `spared`: which leftovers stay.
 
     `references`: whether everything that its objects name has to be there. Going back must not fail for that.
-    `limited`: whether `max_deleted` holds. A rollback or a teardown says itself what goes.
+    `limited`: whether `max_deleted` holds. A rollback or a teardown says itself what goes. `back`: whether this is a way back, on which
+    what the server takes no change of is made anew, and pods of the revision that is left may be evicted.
     """
 
     desired: dict[Ref, Desired]
@@ -65,6 +69,7 @@ class Target:
     rolled_back_to: int | None = None
     references: bool = False
     limited: bool = False
+    back: bool = False
 
 
 class Releaser:
@@ -108,7 +113,7 @@ class Releaser:
             )
         # A return of some components is a state of its own: what came before it is what it changed.
         number = None if components else target["number"]
-        return self._release(Target(self.described(target, chosen), chosen, self._spared, number), state)
+        return self._release(Target(self.described(target, chosen), chosen, self._spared, number, back=True), state)
 
     def tear_down(self, state: State, spared: t.Callable[[Ref], bool]) -> dict:
         """Removes everything that was released but what `spared` names. The ledger stays, so that even this can be undone."""
@@ -127,12 +132,12 @@ class Releaser:
         if self.options.check:
             return self._preview(plan, state, vector, result)
         if not plan.writes:
-            self._wait(plan)
+            self._wait(plan, target)
             return self._finished(result)
         return self.carry_out(plan, state, vector, target, result)
 
-    def permit(self, plan: Plan, read: t.Iterable[ResourceType] = ()) -> None:
-        """Raises NotPermitted when the identity lacks a permission that the plan, or listing the types in `read`, needs."""
+    def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
+        """Raises NotPermitted when the identity lacks a permission that the plan, or listing what is in `read`, needs."""
         permit(self.cluster, plan, self.ledger.namespace, self.options.wait, read)
 
     def carry_out(self, plan: Plan, state: State, vector: dict, target: Target, result: dict) -> dict:
@@ -162,13 +167,12 @@ class Releaser:
 
     def _repair(self, journal: dict) -> None:
         self.lock.take_over(journal)
-        report = restore(self.cluster, [Entry(**entry) for entry in journal["entries"]], journal["at"])
+        report = restore(self.cluster, [Entry.read(entry) for entry in journal["entries"]], self.options.platform, self.lock.check)
         if report.errors:
             self.lock.stop()
-            journal_secret = f"{self.ledger.namespace}/{self.ledger.journal_name}"
             raise ReleaseFailed(
-                "a killed run could not be undone: " + "; ".join(report.errors) + ". Remove the cause and run again; to go on without undoing it,"
-                f" delete Secret {journal_secret}", restored=dataclasses.asdict(report),
+                "an earlier run could not be undone: " + "; ".join(report.errors) + ". Remove the cause and run again; unlock.yml (with --check"
+                " first) shows what is not as it was before that run, and goes on without it", restored=dataclasses.asdict(report),
             )
         self.lock.release()
 
@@ -184,7 +188,12 @@ class Releaser:
         live = self._live(target, state, resolved)
         others = (obj for obj in live.values() if obj["metadata"].get("labels", {}).get(LABEL_COMPONENT) not in target.scope)
         leave_replicas(target.desired, hpa_targets(others))  # those in the bundle are seen to already
-        plan = make_plan(target.desired, resolved, live, state.record, target.scope, group_kind(types.values()), target.spared)
+        platform = self.options.platform
+        refuse_foreign(target.desired, live, state.record, platform, self.options.force)
+        plan = make_plan(target.desired, resolved, live, state.record, target.scope, group_kind(types.values()), target.spared, platform)
+        refuse_irreversible(plan)
+        if target.back:
+            note_replacements(plan)
         if target.references:
             self._refuse_dangling(target.desired, plan, live)
         return plan
@@ -192,11 +201,12 @@ class Releaser:
     def _live(self, target: Target, state: State, resolved: dict[Ref, tuple[ResourceType, str]]) -> dict[Ref, dict]:
         wanted = {ref: rtype for ref, (rtype, pending) in resolved.items() if not pending}
         try:
-            return observe(self.cluster, self.options.platform, state.record, wanted, self.options.force)
+            return observe(self.cluster, self.options.platform, state.record, wanted)
         except ApiError as exc:
             if exc.status == 403:  # not only this one is to be named: all that may be needed, as if nothing were there yet
                 anew = Plan([Action(CREATE, ref, item.component, resolved[ref][0], item.wave, item) for ref, item in target.desired.items()])
-                self.permit(anew, {*wanted.values(), *recorded_types(self.cluster, state.record).values()})
+                listed = {**wanted, **recorded_types(self.cluster, state.record)}
+                self.permit(anew, {(rtype, ref.namespace if rtype.namespaced else "") for ref, rtype in listed.items()})
             raise
 
     def _refuse_dangling(self, desired: dict[Ref, Desired], plan: Plan, live: dict[Ref, dict]) -> None:
@@ -253,8 +263,11 @@ class Releaser:
     # --- the transaction ---------------------------------------------------------------------------------------------
 
     def _transact(self, plan: Plan, state: State, vector: dict, target: Target) -> dict[Action, dict]:
+        """Journals, writes, waits, prunes and records; {action: the object as it is now}. On any error the state before is restored,
+        and a ReleaseFailed raised. Only when the lock is lost nothing is restored here: another run does it, or has."""
         for action in plan.writes:
             action.forced = self.options.force
+        self._until_dying_are_gone(plan)
         created = self.ledger.ensure_namespace()
         started, journal = self.cluster.server_time, entries(plan)
         self.lock.acquire(self._journal(started, journal))
@@ -264,7 +277,8 @@ class Releaser:
         release = self._entry(state, started, target)
         try:
             afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
-            self._wait(plan)
+            self._wait(plan, target)
+            hold_again(self.cluster, plan, afters, self.lock.check)
             apply_deletes(self.cluster, plan, self.progress, self.lock.check)
             self.lock.check()
             self._record(plan, afters, state, vector, target.scope, release)
@@ -272,12 +286,25 @@ class Releaser:
             self.lock.stop()  # the run that took over has restored, or will
             raise
         except BaseException as exc:
-            raise self._undo(exc, plan, journal, started, state, release, created) from exc
+            raise self._undo(exc, plan, journal, state, release, created) from exc
         try:
             self.lock.release()
         except PlatformError as exc:  # it is recorded, and the next run removes the journal of a recorded run
             self.progress(f"the release is done; its journal could not be removed: {exc.message}")
         return afters
+
+    def _until_dying_are_gone(self, plan: Plan) -> None:
+        """What is being deleted is not there, but its name is taken until it is gone. Raises TimedOut before anything is written."""
+        dying = {action.ref: action for action in plan.writes if action.after}
+        if not dying:
+            return
+        for action in dying.values():
+            self.progress(f"{action.ref}: {held_by(t.cast(dict, action.after))}; waiting until it is gone")
+        uids = {ref: t.cast(dict, action.after)["metadata"]["uid"] for ref, action in dying.items()}
+        left = self.cluster.gone([(action.rtype, ref) for ref, action in dying.items()], self.options.wait_timeout, uids)
+        if left:
+            still = "; ".join(f"{ref}: {held_by(t.cast(dict, dying[ref].after))}" for ref in sorted(left)[:SHOWN])
+            raise TimedOut(f"still being deleted after {self.options.wait_timeout:.0f} s, nothing was written: {still}. Remove what holds it, then run again")
 
     def _journal(self, started: str, journal: list[Entry]) -> dict:
         lines = [dataclasses.asdict(entry) for entry in journal]
@@ -287,16 +314,17 @@ class Releaser:
         entry = {"number": state.next_number, "status": DEPLOYED, "at": started, "run": self.run_id, **self.options.facts}
         return {**entry, "rolled_back_to": target.rolled_back_to} if target.rolled_back_to else entry
 
-    def _wait(self, plan: Plan) -> None:
+    def _wait(self, plan: Plan, target: Target) -> None:
         if self.options.wait:
             wanted = {a.ref: a.rtype for a in plan.actions if a.desired and a.ref.kind in WAITED and not _settled(a)}
-            self._waiter(wanted).run(self.options.wait_timeout)
+            self._waiter(wanted, _revisions(a.live for a in plan.writes if a.live) if target.back else {}).run(self.options.wait_timeout)
 
-    def _waiter(self, wanted: dict[Ref, ResourceType]) -> Waiter:
-        """For workloads whose controllers may have been refused pods until now, and try again only after a while."""
+    def _waiter(self, wanted: dict[Ref, ResourceType], leaving: dict[Ref, str]) -> Waiter:
+        """For workloads whose controllers may have been refused pods until now, and try again only after a while. `leaving`: on a way
+        back, the revision of each StatefulSet that is left."""
         form = "%Y-%m-%dT%H:%M:%SZ"
         in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
-        return Waiter(self.cluster, wanted, self.options.platform, self.progress, replace=True, after=in_force.strftime(form))
+        return Waiter(self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=in_force.strftime(form))
 
     def _record(
         self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict
@@ -318,15 +346,18 @@ class Releaser:
         self.ledger.save(after, self.options.keep)
         state.releases, state.record, state.revisions = after.releases, after.record, after.revisions
 
-    def _undo(
-        self, exc: BaseException, plan: Plan, journal: list[Entry], started: str, state: State, release: dict, created: bool
-    ) -> ReleaseFailed:
+    def _undo(self, exc: BaseException, plan: Plan, journal: list[Entry], state: State, release: dict, created: bool) -> PlatformError:
         """Puts everything back and says so; the error to raise."""
         why = exc.message if isinstance(exc, PlatformError) else f"{type(exc).__name__}: {exc}"
         self.progress("failed, restoring the state before")
         crossed = [mark for marks in one_way(a.desired for a in plan.writes if a.desired).values() for mark in marks]
-        report = restore(self.cluster, journal, started)
-        settled = "" if report.errors else self._settle(plan)
+        try:
+            leaving = self._revisions_of(plan)
+            report = restore(self.cluster, journal, self.options.platform, self.lock.check)
+        except LockLost as lost:
+            self.lock.stop()
+            return LockLost(f"release {release['number']} failed: {why}\nIt could not restore everything: {lost.message}")
+        settled = "" if report.errors else self._settle(plan, leaving)
         self.lock.stop()
         if not report.errors:
             self._record_failure(state, release, why, created)
@@ -339,19 +370,26 @@ class Releaser:
             problems=facts.get("problems", []), requests=dict(self.cluster.requests),
         )
 
-    def _settle(self, plan: Plan) -> str:
+    def _revisions_of(self, plan: Plan) -> dict[Ref, str]:
+        """{StatefulSet that was there before: the revision that the failed release has given it}. What cannot be read is left out."""
+        sets = [action for action in plan.writes if action.live and action.ref.kind == "StatefulSet"]
+        try:
+            return _revisions(filter(None, (self.cluster.get(a.rtype, a.ref.namespace, a.ref.name) for a in sets)))
+        except PlatformError:
+            return {}
+
+    def _settle(self, plan: Plan, leaving: dict[Ref, str]) -> str:
         """Waits until the workloads that were there before are ready again; '' when they are, else what is not."""
         wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
         try:
-            self._waiter(wanted).run(SETTLE_SECONDS)
+            self._waiter(wanted, leaving).run(SETTLE_SECONDS)
         except PlatformError as exc:
             return exc.message
         return ""
 
     def _record_failure(self, state: State, release: dict, why: str, created: bool) -> None:
-        if created:
-            self.ledger.remove_namespace()  # nothing was ever deployed here: leave nothing
-            return
+        if created and not self.ledger.remove_namespace():
+            return  # nothing was ever deployed here, and nothing is left
         failure = {**release, "status": FAILED, "error": why.splitlines()[0], "components": {}}
         state.releases = [*state.releases, failure]
         self.ledger.save(state, self.options.keep)
@@ -372,6 +410,8 @@ class Releaser:
             "summary_lines": summary_lines(plan.summary()),
             "changes": [],
             "kept": [str(a.ref) for a in plan.actions if a.verb == KEEP],
+            "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],
+            "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
             "ledger": [],
         }
 
@@ -409,6 +449,12 @@ def refuse_too_many_deletions(plan: Plan, state: State, most: str) -> None:
             f"{len(leaving)} of the {owned} objects that the ledger owns would be deleted, and max_deleted={most} allows {limit(most, owned)}."
             f" Nothing was written. They are {named(leaving)}. If that is meant: -e common_max_deleted=100%", would_delete=leaving,
         )
+
+
+def _revisions(objects: t.Iterable[dict]) -> dict[Ref, str]:
+    """{StatefulSet: its newest revision}."""
+    sets = [obj for obj in objects if obj["kind"] == "StatefulSet"]
+    return {Ref.of(obj): obj.get("status", {}).get("updateRevision", "") for obj in sets}
 
 
 def _settled(action: Action) -> bool:

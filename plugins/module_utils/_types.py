@@ -20,6 +20,7 @@ class ResourceType:
     kind: str
     plural: str
     namespaced: bool
+    listable: bool = dataclasses.field(default=True, compare=False)
 
     @property
     def api_version(self) -> str:
@@ -44,7 +45,7 @@ def aggregated_types(answer: dict) -> t.Iterator[ResourceType]:
                 if kind:
                     yield ResourceType(
                         group.get("metadata", {}).get("name", ""), version["version"], kind, entry["resource"],
-                        entry.get("scope") == "Namespaced",
+                        entry.get("scope") == "Namespaced", "list" in entry.get("verbs", ["list"]),
                     )
 
 
@@ -53,7 +54,7 @@ def listed_types(answer: dict) -> t.Iterator[ResourceType]:
     group, _slash, version = answer["groupVersion"].rpartition("/")
     for entry in answer.get("resources", []):
         if "/" not in entry["name"]:
-            yield ResourceType(group, version, entry["kind"], entry["name"], entry["namespaced"])
+            yield ResourceType(group, version, entry["kind"], entry["name"], entry["namespaced"], "list" in entry.get("verbs", ["list"]))
 
 
 def group_kind(rtypes: t.Iterable[ResourceType]) -> dict[tuple[str, str], ResourceType]:

@@ -4,23 +4,24 @@
 """Waits for many objects at once, by watch, and stops at the first one that cannot get better."""
 from __future__ import annotations
 
-import queue
-import threading
 import time
 import typing as t
 
-from ._cluster import ATTEMPTS, RETRIED, Cluster
+from ._cluster import Cluster
 from ._errors import ApiError, Hopeless, PlatformError, TimedOut
-from ._health import READY, WORKLOADS, Problem, not_ready, observed, overtaken, owner_of, pod_problem, stuck
+from ._evict import Evictions
+from ._health import READY, WORKLOADS, Problem, awaits_consumer, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
+from ._watch import Watch, Watches
 
 PODS = ResourceType("", "v1", "Pod", "pods", True)
 REPLICASETS = ResourceType("apps", "v1", "ReplicaSet", "replicasets", True)
 CLASSES = ResourceType("storage.k8s.io", "v1", "StorageClass", "storageclasses", False)
 REVISION = "deployment.kubernetes.io/revision"
 SHOWN = 5
-OVERTAKEN_SECONDS = 10.0  # how long a StatefulSet's pod of another revision may be unready before it is replaced
+NAMESPACES = 4  # objects in more of them are watched in all namespaces at once, if the identity may
+CLAIM_SECONDS = 2.0  # between two looks at the events of claims
 
 
 class Waiter:
@@ -34,82 +35,77 @@ class Waiter:
         progress: t.Callable[[str], None],
         clock: t.Callable[[], float] = time.monotonic,
         poll: float = 1.0,
-        replace: bool = False,
+        leaving: t.Mapping[Ref, str] | None = None,
         after: str = "",
     ) -> None:
         self.cluster, self.platform, self.progress, self.clock = cluster, platform, progress, clock
         self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
-        self.replace = replace  # whether broken pods that block a StatefulSet's way to another revision are deleted
+        self.leaving = leaving or {}  # {StatefulSet: the revision that a way back leaves}: broken pods of it that block are evicted
         self.after = after  # RFC 3339: what was changed is in force from then on, also for admission; '' when nothing was
         self.wanted = wanted
         self.waiting: dict[Ref, str] = dict.fromkeys(wanted, "not seen yet")
         self.live: dict[Ref, dict] = {}
         self.pods: dict[Ref, dict] = {}
+        self._watches = Watches(cluster, clock, poll)
+        self._evictions = Evictions(cluster, self.leaving, progress, clock)
         self._watched: set[str] = set()  # namespaces
         self._since: dict[tuple[Ref, str], float] = {}
-        self._overtaken: dict[tuple[Ref, str], float] = {}
         self._late: frozenset[str] | None = None
-        self._queue: queue.Queue[tuple[ResourceType, dict] | PlatformError] = queue.Queue()
+        self._late_unknown, self._claims_at = False, 0.0
 
     def run(self, timeout: float) -> None:
         """Returns when all are ready; raises Hopeless or TimedOut (each with `problems` for machines)."""
         if not self.wanted:
             return
         deadline = self.clock() + timeout
-        self._start_watches(int(timeout) + 1)
-        while self.waiting:
-            if self.clock() >= deadline:
-                raise self._timed_out(timeout)
-            self._take(min(self.poll, max(0.0, deadline - self.clock())))
-            self._watch_pods(int(timeout) + 1)
-            self._stop_if_hopeless()
-            if self.replace:
-                self._replace_overtaken()
+        self._watches.seconds = int(timeout) + 1
+        try:
+            self._start_watches()
+            while not self._all_ready():
+                if self.clock() >= deadline:
+                    raise self._timed_out(timeout)
+                for event in self._watches.take(min(self.poll, max(0.0, deadline - self.clock()))):
+                    self._handle(*event)
+                self._look_at_claims()
+                self._watch_pods()
+                self._stop_if_hopeless()
+                self._evict_blocking()
+        finally:
+            self._watches.stop()
 
-    def _start_watches(self, seconds: int) -> None:
+    def _all_ready(self) -> bool:
+        if not self.waiting:
+            self._look_again()
+        return not self.waiting
+
+    def _start_watches(self) -> None:
+        """Watches a type where its objects are; in all namespaces where these are many, if the identity may."""
         selector = f"{LABEL_PLATFORM}={self.platform}"
         for rtype in set(self.wanted.values()):
-            self._start_watch(rtype, rtype.path(), selector, seconds)
+            namespaces = {ref.namespace for ref, each in self.wanted.items() if each == rtype}
+            watches = [Watch(rtype, namespace, selector) for namespace in sorted(namespaces)]
+            if len(watches) > NAMESPACES:
+                self._watches.start(Watch(rtype, "", selector), otherwise=watches)
+            else:
+                for watch in watches:
+                    self._watches.start(watch)
 
-    def _watch_pods(self, seconds: int) -> None:
+    def _watch_pods(self) -> None:
         """Pods are watched where they are waited for: most workloads of a large release need none, or are ready at once."""
         waiting = {ref.namespace for ref in self.waiting if ref.kind in WORKLOADS and _has_pods(self.live.get(ref, {}))}
         for namespace in waiting - self._watched:
             self._watched.add(namespace)
-            self._start_watch(PODS, PODS.path(namespace), "", seconds)
+            self._watches.start(Watch(PODS, namespace, ""))
 
-    def _start_watch(self, *watch: t.Any) -> None:
-        threading.Thread(target=self._watch, args=watch, daemon=True).start()
-
-    def _watch(self, rtype: ResourceType, path: str, selector: str, seconds: int) -> None:
-        """Feeds the queue. A server may end a watch, a proxy may cut it: each new one starts with everything there is, so
-        nothing is missed. Only several failures in a row, or a refusal, are an error."""
-        failures = 0
-        while self.waiting:
-            try:
-                for event in self.cluster.watch(path, selector, seconds):
-                    failures = 0
-                    if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
-                        self._queue.put((rtype, event))
-            except PlatformError as exc:
-                failures += 1
-                refused = isinstance(exc, ApiError) and exc.status not in (*RETRIED, 410)
-                if refused or failures >= ATTEMPTS:
-                    self._queue.put(exc)
-                    return
-            time.sleep(self.poll * max(1, failures))  # a server that ends every watch at once is not to be hammered
-
-    def _take(self, seconds: float) -> None:
-        """Handles one event, and whatever else has arrived with it."""
-        try:
-            item = self._queue.get(timeout=seconds)
-            while True:
-                if isinstance(item, PlatformError):
-                    raise item
-                self._handle(*item)
-                item = self._queue.get_nowait()
-        except queue.Empty:
-            return
+    def _look_again(self) -> None:
+        """Lists what an interrupted watch is about, before anything is decided: it does not tell what was deleted meanwhile."""
+        for watch in list(self._watches.interrupted):
+            found = {ref_of(watch.rtype, obj): obj for obj in self.cluster.items(watch.rtype, watch.selector, watch.namespace)}
+            known = self.pods if watch.rtype == PODS else {ref: obj for ref, obj in self.live.items() if self.wanted[ref] == watch.rtype}
+            gone = {ref: obj for ref, obj in known.items() if ref not in found and watch.namespace in ("", ref.namespace)}
+            for kind, objects in (("DELETED", gone), ("MODIFIED", found)):
+                for obj in objects.values():
+                    self._handle(watch.rtype, {"type": kind, "object": obj})
 
     def _handle(self, rtype: ResourceType, event: dict) -> None:
         obj = event["object"]
@@ -118,7 +114,7 @@ class Waiter:
             self.pods.pop(ref, None) if gone else self.pods.__setitem__(ref, obj)
         elif ref in self.wanted:
             obj = {"kind": rtype.kind, "apiVersion": rtype.api_version, **obj}
-            self.live[ref] = obj
+            self.live.pop(ref, None) if gone else self.live.__setitem__(ref, obj)
             reason = "it was deleted" if gone else self._not_ready(obj)
             if reason:
                 if self.waiting.get(ref) != reason:
@@ -127,43 +123,65 @@ class Waiter:
             elif self.waiting.pop(ref, None) is not None:
                 self.progress(f"{ref}: ready")
 
+    # --- claims --------------------------------------------------------------------------------------------------------
+
     def _not_ready(self, obj: dict) -> str:
         reason = not_ready(obj)
-        if reason and obj["kind"] == "PersistentVolumeClaim" and obj.get("status", {}).get("phase") == "Pending":
-            return READY if obj["spec"].get("storageClassName") in self._binding_late() else reason
-        return reason
+        pending = obj["kind"] == "PersistentVolumeClaim" and obj.get("status", {}).get("phase") == "Pending"
+        return READY if reason and pending and self._binds_late(obj) else reason
 
-    def _binding_late(self) -> frozenset[str]:
-        """StorageClasses whose claims are bound only when a pod needs them: such a claim is no reason to wait."""
+    def _binds_late(self, claim: dict) -> bool:
+        """Whether a claim is bound only when a pod needs it: it is no reason to wait. Who may not list StorageClasses goes by its events."""
+        if self._late is None and not self._late_unknown:
+            self._load_classes()
         if self._late is None:
+            return awaits_consumer(self._events(Ref.of(claim)))
+        return claim["spec"].get("storageClassName") in self._late
+
+    def _load_classes(self) -> None:
+        try:
             classes = self.cluster.list(CLASSES)
-            self._late = frozenset(c["metadata"]["name"] for c in classes if c.get("volumeBindingMode") == "WaitForFirstConsumer")
-        return self._late
+        except ApiError as exc:
+            if exc.status != 403:
+                raise
+            self._late_unknown = True
+            return
+        self._late = frozenset(c["metadata"]["name"] for c in classes if c.get("volumeBindingMode") == "WaitForFirstConsumer")
+
+    def _look_at_claims(self) -> None:
+        """Asks for the events of claims now and then where only these tell: an event does not change the claim, so no watch tells."""
+        if not self._late_unknown or self.clock() < self._claims_at:
+            return
+        self._claims_at = self.clock() + CLAIM_SECONDS
+        for ref in [ref for ref in self.waiting if ref.kind == "PersistentVolumeClaim" and ref in self.live]:
+            self._handle(self.wanted[ref], {"type": "MODIFIED", "object": self.live[ref]})
 
     # --- a StatefulSet's way back ------------------------------------------------------------------------------------
 
-    def _replace_overtaken(self) -> None:
-        owners = {(ref.kind, ref.namespace, ref.name): ref for ref in self.waiting if ref.kind == "StatefulSet" and ref in self.live}
-        seen = set()
-        for pod_ref, pod in list(self.pods.items()):
-            kind, name = owner_of(pod)
-            owner = self.live.get(owners.get((kind, pod_ref.namespace, name)))  # type: ignore[arg-type]
-            why = overtaken(pod, owner["status"].get("updateRevision", "")) if owner and _rolls(owner) else ""
-            if not why:
-                continue
-            key = (pod_ref, "overtaken")
-            seen.add(key)
-            patience = 0.0 if pod_problem(pod) else OVERTAKEN_SECONDS
-            if self.clock() - self._overtaken.setdefault(key, self.clock()) >= patience:
-                self.progress(f"{pod_ref}: {why}, blocks the rollout; deleted so that it comes back at the new revision")
-                self.cluster.delete(PODS, pod_ref.namespace, pod_ref.name, pod["metadata"]["uid"])
-                self.pods.pop(pod_ref)
-        self._overtaken = {key: since for key, since in self._overtaken.items() if key in seen}
+    def _evict_blocking(self) -> None:
+        """Evicts what is due, judged by pods that are known to be there still."""
+        for ref in self.leaving:
+            if self._due(ref):
+                self._look_again()
+                pod = self._due(ref)
+                if pod:
+                    self._evictions.evict(ref, pod)
+
+    def _due(self, ref: Ref) -> dict | None:
+        return self._evictions.due(ref, self.live[ref], self._pods_of(ref)) if ref in self.waiting and ref in self.live else None
 
     # --- what cannot get better ---------------------------------------------------------------------------------------
 
     def _stop_if_hopeless(self) -> None:
         """Raises Hopeless with everything that has been hopeless for longer than its patience."""
+        found = self._beyond_patience()
+        if found and self._watches.interrupted:
+            self._look_again()
+            found = self._beyond_patience()
+        if found:
+            raise self._hopeless(found)
+
+    def _beyond_patience(self) -> list[tuple[Ref, Ref, Problem]]:
         now, seen, found = self.clock(), set(), []
         for ref, subject, problem in list(self._problems()):
             key = (subject, problem.reason)
@@ -175,8 +193,7 @@ class Waiter:
                 else:
                     self._since[key] = now  # not borne out by the events: ask again after another patience
         self._since = {key: since for key, since in self._since.items() if key in seen}
-        if found:
-            raise self._hopeless(found)
+        return found
 
     def _telling(self, subject: Ref, problem: Problem) -> list[dict]:
         events = self._events(subject)
@@ -251,18 +268,23 @@ class Waiter:
         if subject.kind == "Pod":
             pods = [self.pods[subject]]
         else:
-            pods = [pod for pod_ref, pod in self.pods.items() if (*owner_of(pod), pod_ref.namespace) == (ref.kind, ref.name, ref.namespace)]
+            pods = self._pods_of(ref)
         if not pods:
             return []
         newest = max(pods, key=lambda pod: pod["metadata"].get("creationTimestamp", ""))
         container = problem.container or newest["spec"]["containers"][0]["name"]
         return self.cluster.log_tail(subject.namespace, newest["metadata"]["name"], container, previous=problem.log == "previous")
 
+    def _pods_of(self, ref: Ref) -> list[dict]:
+        return [pod for pod_ref, pod in self.pods.items() if (*owner_of(pod), pod_ref.namespace) == (ref.kind, ref.name, ref.namespace)]
+
     def _timed_out(self, timeout: float) -> TimedOut:
-        left = [f"{ref}: {reason}" for ref, reason in self.waiting.items()]
+        refused = self._evictions.refused
+        reasons = {ref: f"{reason}; {refused[ref]}" if ref in refused else reason for ref, reason in self.waiting.items()}
+        left = [f"{ref}: {reason}" for ref, reason in reasons.items()]
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         text = f"not ready after {timeout:.0f} s: {'; '.join(left[:SHOWN])}{more}"
-        facts = [{"object": str(ref), "reason": "Timeout", "message": reason} for ref, reason in self.waiting.items()]
+        facts = [{"object": str(ref), "reason": "Timeout", "message": reason} for ref, reason in reasons.items()]
         return TimedOut(text, problems=facts)
 
 
@@ -275,8 +297,3 @@ def details(problem: dict) -> list[str]:
 
 def _has_pods(workload: dict) -> bool:
     return bool(workload) and workload.get("spec", {}).get("replicas") != 0
-
-
-def _rolls(statefulset: dict) -> bool:
-    """Whether its controller has seen the newest spec and replaces pods by itself."""
-    return observed(statefulset) and statefulset["spec"].get("updateStrategy", {}).get("type") != "OnDelete"

@@ -20,7 +20,15 @@ description:
     field. What is its own and no pool asks for any more is removed, on nodes that left their pool, too.
   - Where a pool asks for a label or taint that somebody else has set to another value, that stays as it is and is reported as a
     conflict with that field manager.
-  - Errors in the description, nodes in two pools and a run that would change more than O(max_changed) end it before any write.
+  - Errors in the description, nodes in two pools, a pool that would lose all or most of its nodes (O(emptied_pools), O(max_changed)) and a
+    run that would change more than O(max_changed) end it before any write, in check mode, too.
+  - A node whose pool ceases to match it while the run writes is left as it is and named in the result. A later run sees whether that lasts.
+  - When there is something to write, it takes the lock of the platform's releases first, the journal in O(ledger_namespace), and looks at the
+    nodes again under it. While another run holds that, a release or one of this module, it fails with the reason V(busy) before any write.
+    Check mode, and a run that finds nothing to do, neither take nor need it.
+  - Where the ledger's namespace does not exist yet there is nothing to lock, and it is not made. A journal that a killed run of this
+    module has left is cleared away. That of a killed release stays for the next release, which restores from it, and the nodes are written
+    without the lock, with a warning.
   - When some nodes cannot be written, the others are written all the same; then the task fails and names those.
 options:
   state:
@@ -121,9 +129,25 @@ options:
       - How many of the nodes that already have labels or taints of ours may change, a number, or a percentage of them, rounded up.
         More is an error before any write. A node that gets its first ones does not count, so that neither a first run nor a growing
         fleet is held up.
-      - A percentage never means fewer than 5 nodes.
+      - A percentage never means fewer than 5 nodes. But less than V(100%), it lets no single pool lose more than half of its nodes (or the
+        percentage, where that is more) to no pool at all, however few they are.
     type: str
     default: 25%
+  emptied_pools:
+    description:
+      - What to do when a pool of the description has nodes, and no node at all matches it any more. What a pool matches are mostly labels of
+        others, which may be away for a moment. Node feature discovery takes all of its own off every node when its master is restarted.
+      - V(refuse) is an error that names the pool and its nodes, before any write.
+      - V(keep) leaves those nodes as they are, with a warning, and writes to the others.
+      - V(allow) takes labels and taints off them, for a pool that is meant to be empty.
+      - A pool that is not in the description any more, O(state=absent), nodes that were deleted and nodes that go over to another pool are
+        meant, and never refused.
+    type: str
+    choices: [refuse, keep, allow]
+    default: refuse
+notes:
+  - Needs the rights to list, get and patch nodes and to get the ledger's namespace, and where that exists to list, get, create, patch and
+    delete Secrets in it.
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
   - genai.platform.platform
@@ -159,6 +183,11 @@ EXAMPLES = r"""
     release: previous
     max_changed: 100%
 
+- name: Whatever discovery has lost for the moment, no node loses its pool for it
+  genai.platform.gpu_nodes:
+    pools: "{{ pools }}"
+    emptied_pools: keep
+
 - name: Take all of it off again
   genai.platform.gpu_nodes:
     state: absent
@@ -178,10 +207,15 @@ unmatched:
   elements: dict
   sample: [{node: gpu-0007, vendor: nvidia, product: NVIDIA-L4}]
 empty_pools:
-  description: Pools that no node matches.
+  description: Pools that no node matches. Each of them is a warning, too.
   returned: when the nodes were listed
   type: list
   elements: str
+kept:
+  description: Nodes that were left as they are although their pool, the value, matches them no more.
+  returned: when the nodes were listed
+  type: dict
+  sample: {gpu-0002: h100}
 conflicts:
   description: Labels and taints of others in the place of ours, which stay as they are.
   returned: when the nodes were listed
@@ -207,11 +241,25 @@ failed_nodes:
   description: Nodes that could not be written, and why.
   returned: when the nodes were listed
   type: dict
+emptied_pools:
+  description: The pools that would have lost all of their nodes, and those nodes.
+  returned: when the task failed for it
+  type: dict
+  sample: {h100: [gpu-0001, gpu-0002]}
+thinned_pools:
+  description: The pools that would have lost most of their nodes, and those nodes.
+  returned: when the task failed for it
+  type: dict
+  sample: {h100: [gpu-0001, gpu-0002]}
 lines:
   description: The result for people.
   returned: success
   type: list
   elements: str
+reason:
+  description: Stable word for the kind of failure, such as V(busy), V(invalid_input), V(nodes_failed).
+  returned: failure
+  type: str
 requests:
   description: Number of API requests by verb.
   returned: when the nodes were listed
@@ -223,6 +271,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, released_pools
 from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
+from ansible_collections.genai.platform.plugins.module_utils._gpu_guard import ALLOW, KEEP, REFUSE
+from ansible_collections.genai.platform.plugins.module_utils._gpu_lock import PlatformLock
+from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
 
 LISTS = ("products", "pci", "instance_types", "resources", "nodes")
 MATCH = {**{name: {"type": "list", "elements": "str"} for name in LISTS}, "labels": {"type": "dict"}}
@@ -244,18 +295,27 @@ OPTIONS = {
     "pools": {"type": "list", "elements": "dict", "options": POOL},
     "release": {"type": "str"},
     "max_changed": {"type": "str", "default": "25%"},
+    "emptied_pools": {"type": "str", "choices": [REFUSE, KEEP, ALLOW], "default": REFUSE},
 }
 
 
 def gpu_nodes(call: Call) -> dict:
     params = call.params
     cluster, ledger = connect(params, params["workers"])
-    pools = released_pools(ledger, params["release"]) if params["release"] else params["pools"]
-    if params["state"] == "absent":
-        pools = []
+
+    def wanted() -> list[Pool] | None:
+        if params["state"] == "absent":
+            return []
+        given = released_pools(ledger, params["release"]) if params["release"] else params["pools"]
+        return None if given is None else list(map(Pool.of, given))
+
+    pools = wanted()
     if pools is None:
         return {"changed": False, "lines": ["no release has pools of GPU nodes"], "requests": dict(cluster.requests)}
-    result = Fleet(cluster, list(map(Pool.of, pools)), params["max_changed"], call.check_mode, call.progress).apply()
+    lock = PlatformLock(cluster, ledger, who())
+    fleet = Fleet(cluster, pools, params["max_changed"], call.check_mode, call.progress, params["emptied_pools"], lock, wanted)
+    stop_on_signals()
+    result = fleet.apply()
     return {**result, "diff": [diff(change) for change in result["changes"]]} if call.diff else result
 
 

@@ -64,7 +64,7 @@ def test_a_stuck_statefulset_recovers_by_rollback(figure):
     said = []
     PLATFORM.releaser(said.append).roll_back("previous", None)
     assert healthy() and uid("pvc", "data-store-0") == claim
-    assert any("blocks the rollout; deleted" in line for line in said)
+    assert any("blocks the rollout; evicted" in line for line in said)
     figure("stuck StatefulSet: ready again by rollback, its claim kept", "yes")
 
 

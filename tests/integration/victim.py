@@ -54,7 +54,7 @@ def main() -> None:
     import bundles  # and with it the engine
     from ansible_collections.genai.platform.plugins.module_utils import _cluster
 
-    _cluster._backoff = quick_backoff
+    _cluster._backoff, _cluster.OUTAGE_SECONDS = quick_backoff, 0.0
     for line in sys.stdin:
         order = json.loads(line)
         ready, go = os.pipe()

@@ -49,7 +49,7 @@ def needed(bundle: dict[str, list[dict]]) -> set[Need]:
     desired = prepare(bundle, "genai")
     actions = [Action(CREATE, ref, item.component, rtype(ref), item.wave, item) for ref, item in desired.items()]
     roles = {ref: item.body.get("rules") or [] for ref, item in desired.items() if ref.kind in ("Role", "ClusterRole")}
-    return of_actions(actions, roles, True) | of_reading(map(rtype, desired))
+    return of_actions(actions, roles, True) | of_reading((rtype(ref), ref.namespace) for ref in desired)
 
 
 @pytest.mark.parametrize("distribution", ["kubernetes", "openshift"])
@@ -62,8 +62,16 @@ def test_enough_for_every_inventory(rendered, distribution):
 def test_a_kind_that_is_not_in_the_table_is_found_out():
     claim = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "one", "namespace": "ns"}}
     assert lines(need for need in needed({"app": [claim]}) if not covered(need, rules(*SECTIONS))) == [
-        "list secrets in all namespaces", "create, delete, get, patch secrets in namespace ns",
+        "create, delete, get, list, patch secrets in namespace ns",
     ]
+
+
+def test_a_stateful_set_needs_the_rule_that_the_readme_names():
+    readme = (ROOT / "roles/deployer/README.md").read_text(encoding="utf-8")
+    (example,) = [yaml.safe_load(block)["deployer_rules"] for block in re.findall("```yaml\n(.*?)```", readme, re.DOTALL)]
+    store = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "one", "namespace": "ns"}}
+    lacking = [need for need in needed({"app": [store]}) if not covered(need, rules(*SECTIONS))]
+    assert lines(lacking) == ["create pods/eviction in namespace ns"] and all(covered(need, example) for need in lacking)
 
 
 def test_every_profile_can_be_granted():

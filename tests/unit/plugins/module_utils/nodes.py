@@ -6,6 +6,7 @@ import collections
 import copy
 
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
+from fake import FakeCluster
 
 CAPACITY = {"nvidia": {"nvidia.com/gpu": "8"}, "amd": {"amd.com/gpu": "8"}, "": {}}
 
@@ -95,3 +96,28 @@ class FakeNodes:
 
     def each(self, function, items):
         return [function(item) for item in items]
+
+
+class FakePlatform(FakeCluster):
+    """Nodes and a ledger in one cluster, which answers one request at a time however many threads ask."""
+
+    def __init__(self, *nodes):
+        super().__init__()
+        self.fleet = FakeNodes(*nodes)
+
+    def items(self, rtype, *args, **options):
+        with self._storing:
+            return self.fleet.items(rtype) if rtype.kind == "Node" else list(super().items(rtype, *args, **options))
+
+    def get(self, rtype, namespace, name):
+        with self._storing:
+            return self.fleet.get(rtype, namespace, name) if rtype.kind == "Node" else super().get(rtype, namespace, name)
+
+    def patch(self, rtype, namespace, name, body, manager=""):
+        if rtype.kind == "Node":
+            self.before_patch(name)  # outside: it may wait for another thread's requests
+        with self._storing:
+            return self.fleet.patch(rtype, namespace, name, body, manager) if rtype.kind == "Node" else super().patch(rtype, namespace, name, body)
+
+    def before_patch(self, name):
+        pass

@@ -4,9 +4,11 @@
 """The door to the API, against a small HTTP server on loopback that answers what the test wrote."""
 from __future__ import annotations
 
+import concurrent.futures
 import http.server
 import json
 import threading
+import time
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _cluster
@@ -55,7 +57,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(_cluster.time, "sleep", naps.append)
+    monkeypatch.setattr(Cluster, "_stopped", lambda _self, seconds: bool(naps.append(seconds)))
+    monkeypatch.setattr(_cluster, "OUTAGE_SECONDS", 0.0)  # the number of tries decides
     naps.clear()
     running = Server()
     yield running
@@ -105,6 +108,44 @@ def test_patience_ends(server, cluster):
     with pytest.raises(ApiError) as caught:
         cluster.request("GET", "/x")
     assert caught.value.status == 429 and len(server.asked) == _cluster.ATTEMPTS
+
+
+def test_an_outage_is_waited_for_as_long_as_the_lock_survives_it(server, cluster, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(_cluster, "OUTAGE_SECONDS", 45.0)
+    monkeypatch.setattr(_cluster.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Cluster, "_stopped", lambda _self, _seconds: bool(now.append(now.pop() + 5.0)))
+    server.script = [status(503)] * 8 + [(200, {}, {"ok": True})]
+    assert cluster.request("GET", "/x") == {"ok": True} and now == [40.0]
+    server.script = [status(503)] * 20
+    with pytest.raises(ApiError):
+        cluster.request("GET", "/x")
+    assert 85.0 <= now[0] <= 90.0
+
+
+def test_a_webhook_that_does_not_answer_is_waited_for_but_not_in_a_preview(server, cluster):
+    down = status(500, "Internal error occurred: failed calling webhook \"x\": connection refused")
+    server.script = [down] * 4 + [(200, {}, {"ok": True})]
+    assert cluster.request("PATCH", "/x", body={}) == {"ok": True}
+    server.script = [down] * 2
+    with pytest.raises(ApiError, match="failed calling webhook"):
+        cluster.request("PATCH", "/x", {"dryRun": "All"}, body={})
+
+
+def test_a_budget_that_forbids_an_eviction_is_told_at_once(server, cluster):
+    server.script = [status(429, "Cannot evict pod", details={"causes": [{"reason": "DisruptionBudget"}]}), status(404), (201, {}, {})]
+    with pytest.raises(ApiError) as caught:
+        cluster.evict("ns", "p", "u")
+    assert caught.value.status == 429 and naps == []
+    assert (cluster.evict("ns", "p", "u"), cluster.evict("ns", "p", "u")) == (False, True)
+
+
+def test_what_an_apply_created_is_known(server, cluster):
+    body = {"metadata": {"name": "p", "namespace": "ns"}}
+    server.script = [(201, {}, {"metadata": {"uid": "new"}}), (200, {}, {"metadata": {"uid": "old"}}), (201, {}, {"metadata": {"uid": "dry"}})]
+    for dry_run in (False, False, True):
+        cluster.apply(PODS, body, dry_run=dry_run)
+    assert cluster.created == {"new"}
 
 
 def test_a_failing_webhook_is_a_verdict_not_a_hiccup(server, cluster):
@@ -221,6 +262,37 @@ def test_first_error_wins_and_nothing_new_starts(cluster):
     with pytest.raises(ApiError, match="zero"):
         cluster.each(work, range(1000))
     assert len(done) < 1000
+
+
+@pytest.mark.parametrize("told", [ApiError("refused", 400), KeyboardInterrupt()], ids=["an error", "a signal"])
+def test_what_is_given_up_stops_writing_before_anybody_undoes(cluster, told, monkeypatch):
+    """A signal arrives in the thread that waits; an error in one of those that work."""
+    started, ended = [], []
+
+    def work(n):
+        if n == 0 and isinstance(told, ApiError):
+            raise told
+        started.append(n)
+        time.sleep(0.02)
+        ended.append(n)
+
+    if not isinstance(told, ApiError):
+        wait, calls = concurrent.futures.wait, []
+
+        def interrupted(futures, **how):
+            calls.append(how)
+            if len(calls) == 1:
+                raise told
+            return wait(futures, **how)
+
+        monkeypatch.setattr(_cluster.concurrent.futures, "wait", interrupted)
+    with pytest.raises(type(told)):
+        cluster.each(work, range(500))
+    assert started == ended or sorted(started) == sorted(ended)
+    assert len(started) < 400
+    count = len(started)
+    time.sleep(0.1)
+    assert len(started) == count, "nothing goes on behind the back of whoever undoes"
 
 
 AGGREGATED = {

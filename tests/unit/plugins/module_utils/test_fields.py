@@ -135,7 +135,7 @@ OURS, HOLDER, AUTOSCALER = fields.MANAGER, fields.REPLICAS_MANAGER, "kube-contro
         ("left to an autoscaler", scaled(3, OURS), None, 3),
         ("left to an autoscaler, held already", scaled(3, OURS, HOLDER), None, None),
         ("an autoscaler's all along", scaled(4, AUTOSCALER), None, None),
-        ("taken back from an autoscaler", scaled(4, AUTOSCALER), 3, 3),
+        ("left to an autoscaler that is not ours", scaled(4, AUTOSCALER), 3, None),
         ("taken back from where it was held", scaled(2, HOLDER), 3, 3),
         ("changed while still held", scaled(2, OURS, HOLDER), 5, 5),
         ("taken back as it is", scaled(3, AUTOSCALER), 3, None),

@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NodesFailed, NotPermitted, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, released_pools
 from ansible_collections.genai.platform.plugins.module_utils._limit import FEW, limit
-from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
+from ansible_collections.genai.platform.plugins.module_utils._gpu import LABEL_POOL, Pool
 from ansible_collections.genai.platform.plugins.module_utils._ledger import State
 from nodes import FakeNodes, node
 
@@ -104,6 +104,130 @@ def test_a_first_run_and_new_nodes_are_not_held_up_but_changes_are():
     with pytest.raises(InvalidInput, match="would change"):
         run(cluster, max_changed="4", check=True)
     assert cluster.requests["PATCH"] == writes
+
+
+# --- pools that match their nodes no more ----------------------------------------------------------------------------
+
+
+def labelled(count):
+    """A fleet of so many nodes in the pool `green`, which knows them by a label of node feature discovery alone."""
+    cluster = FakeNodes(*(node(f"n{number}", H100, vendor="") for number in range(count)), node("plain", vendor=""))
+    run(cluster, TAINTED)
+    return cluster
+
+
+def lose(cluster, *numbers):
+    for number in numbers:
+        cluster.by_hand(f"n{number}", "nfd-master", **dict.fromkeys(H100))
+
+
+def ours(cluster):
+    """How many nodes have both the pool's label and its taint."""
+    return sum(each["metadata"]["labels"].get(LABEL_POOL) == "green" and bool(each["spec"]["taints"]) for each in cluster.nodes.values())
+
+
+TAINTED = green(taints=[{"key": "gpu", "effect": "NoSchedule"}])
+RENAMED = {**TAINTED, "name": "lime", "match": {"products": ["*H100*"]}}
+
+
+@pytest.mark.parametrize(
+    ("count", "lost", "options", "said"),
+    [
+        (1, 1, {}, "pool green: no node matches it any more, and n0 would be taken out of it"),
+        (2, 2, {}, "no node matches it any more, and n0, n1 would"),
+        (5, 5, {}, "no node matches it any more"),
+        (40, 40, {}, "no node matches it any more, and n0, .* and 30 more would"),
+        (2, 2, {"max_changed": "100%"}, "no node matches it any more"),
+        (2, 2, {"max_changed": "2"}, "no node matches it any more"),
+        (2, 1, {}, ""),
+        (3, 2, {}, "pool green: 2 of 3, n0, n1"),
+        (5, 3, {}, "pool green: 3 of 5"),
+        (5, 2, {}, ""),
+        (5, 3, {"max_changed": "60%"}, ""),
+        (5, 4, {"max_changed": "60%"}, "pool green: 4 of 5"),
+        (5, 4, {"max_changed": "4"}, ""),
+        (5, 4, {"max_changed": "100%"}, ""),
+        (40, 11, {}, "11 of the 40 nodes .* would change, and max_changed=25% allows 10"),
+        (5, 5, {"emptied_pools": "allow"}, ""),
+        (5, 3, {"emptied_pools": "allow"}, "pool green: 3 of 5"),
+    ],
+)
+def test_nodes_that_their_pool_matches_no_more(count, lost, options, said):
+    given = {"max_changed": "25%", **options}
+    cluster = labelled(count)
+    lose(cluster, *range(lost))
+    writes = cluster.requests["PATCH"]
+    if not said:
+        run(cluster, TAINTED, **given)
+        assert ours(cluster) == count - lost
+        return
+    for check in (True, False):
+        with pytest.raises(InvalidInput, match=said):
+            run(cluster, TAINTED, check=check, **given)
+    assert (ours(cluster), cluster.requests["PATCH"]) == (count, writes)
+    for number in range(lost):
+        cluster.by_hand(f"n{number}", "nfd-master", **H100)
+    assert not run(cluster, TAINTED, **given)["changed"], "and when they are back nothing has happened"
+
+
+@pytest.mark.parametrize(
+    ("pools", "labels"),
+    [
+        ([RENAMED], ["lime", "lime"]),
+        ([], [None, None]),
+        ([{"name": "other", "vendor": "amd"}], [None, None]),
+        ([RENAMED, green(match={"nodes": ["n7"]})], ["lime", "lime"]),
+    ],
+    ids=["renamed", "state absent", "taken out", "its nodes go to another pool"],
+)
+def test_what_is_meant_is_done(pools, labels):
+    cluster = labelled(2)
+    run(cluster, *pools, max_changed="25%")
+    assert [cluster.nodes[f"n{number}"]["metadata"]["labels"].get(LABEL_POOL) for number in range(2)] == labels
+
+
+def test_nodes_that_are_gone_leave_an_empty_pool_behind():
+    cluster = labelled(2)
+    del cluster.nodes["n0"], cluster.nodes["n1"]
+    result = run(cluster, TAINTED, max_changed="25%")
+    assert (result["empty_pools"], result["changed"]) == (["green"], False)
+
+
+def test_a_pool_that_never_had_a_node_is_a_warning():
+    result = run(fleet_of(), green(), {"name": "l4", "match": {"products": ["NVIDIA-L4"]}}, check=True)
+    assert "l4: no node matches it" in result["lines"]
+    assert [line.partition(":")[0] for line in result["warnings"]] == ["pool l4 matches no node"]
+
+
+def test_a_pool_that_would_be_empty_is_kept_where_the_way_back_must_not_fail():
+    cluster = labelled(2)
+    cluster.nodes["m0"] = node("m0", {"rack": "7"}, vendor="")
+    lose(cluster, 0, 1)
+    racks = {"name": "racks", "match": {"labels": {"rack": "7"}}}
+    result = run(cluster, TAINTED, racks, emptied_pools="keep")
+    assert ours(cluster) == 2 and result["nodes"] == {"m0": "racks"} and result["kept"] == {"n0": "green", "n1": "green"}
+    assert [change["pool"] for change in result["changes"]] == ["racks"]
+    assert result["warnings"][0].startswith("pool green matches n0, n1 no more; they stay as they are")
+    assert "left as they are, though their pools match them no more: n0, n1" in result["lines"]
+
+
+def test_a_label_of_the_pool_that_somebody_else_wrote_puts_no_node_into_it():
+    cluster = labelled(1)
+    cluster.by_hand("plain", **{LABEL_POOL: "green"})
+    del cluster.nodes["n0"]
+    assert run(cluster, TAINTED)["empty_pools"] == ["green"]
+
+
+def test_labels_that_go_while_the_run_writes_cost_no_node_its_pool():
+    cluster = labelled(3)
+
+    def master_restarts(name):
+        cluster.before_patch = lambda name: None
+        lose(cluster, 0, 1, 2)
+
+    cluster.before_patch = master_restarts
+    result = run(cluster, {**TAINTED, "labels": {"colour": "blue"}})
+    assert ours(cluster) == 3 and not result["changed"] and result["kept"] == dict.fromkeys(["n0", "n1", "n2"], "green")
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------

@@ -60,6 +60,22 @@ def test_a_label_that_two_own_is_not_removed():
     assert applied(live, None)["metadata"]["labels"] == {"tier": "gold"}
 
 
+@pytest.mark.parametrize(
+    ("change", "was"),
+    [
+        (lambda live: live, "big"),
+        (lambda live: patched(live, {"metadata": {"labels": {LABEL_POOL: "mine"}}}, "kubectl-label"), ""),
+        (lambda live: own(live, LABEL_POOL, "argocd") or live, "big"),
+        (lambda live: {**live, "metadata": {**live["metadata"], "managedFields": []}}, "big"),
+        (lambda live: node("n", {LABEL_POOL: "big"}, manager="kubectl-label"), ""),
+        (lambda live: node("n"), ""),
+    ],
+    ids=["ours", "taken over", "owned by two", "owned by nobody known, our taint tells", "never ours", "new"],
+)
+def test_the_pool_that_a_node_was_put_into(change, was):
+    assert plan_node(change(applied(node("n"), pool(taints=[GPU]))), None).was == was
+
+
 @pytest.mark.parametrize(("value", "conflicts"), [("yes", 0), ("no", 1)])
 def test_taints_of_others(value, conflicts):
     theirs = {**GPU, "value": value}

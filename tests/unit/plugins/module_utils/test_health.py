@@ -119,12 +119,11 @@ def test_the_scheduler_is_quoted_with_the_resource_that_is_short():
 
 
 @pytest.mark.parametrize(
-    ("revision", "ready", "blocks"), [("old", "False", True), ("old", "True", False), ("new", "False", False), (None, "False", False)]
+    ("reasons", "awaits"),
+    [([], False), (["WaitForFirstConsumer"], True), (["WaitForFirstConsumer", "Provisioning"], False), (["ProvisioningFailed"], False)],
 )
-def test_a_broken_pod_of_another_revision_blocks_a_statefulset(revision, ready, blocks):
-    labels = {"controller-revision-hash": revision} if revision else {}
-    pod = {"metadata": {"labels": labels}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}
-    assert bool(health.overtaken(pod, "new")) is blocks
+def test_a_claim_that_awaits_its_first_pod_says_so_by_its_newest_event(reasons, awaits):
+    assert health.awaits_consumer([{"reason": reason} for reason in reasons]) is awaits
 
 
 def test_what_is_being_deleted_is_not_ready():

@@ -9,7 +9,7 @@ import sys
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _lock as lock_module
 from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, LockLost, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils._ledger import ANNOTATION_RENEWED, Ledger
+from ansible_collections.genai.platform.plugins.module_utils._ledger import ANNOTATION_HOLDER, ANNOTATION_RENEWED, Ledger
 from ansible_collections.genai.platform.plugins.module_utils._lock import GIVE_UP_SECONDS, STALE_SECONDS, Lock, alive, process
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from fake import FakeCluster
@@ -70,18 +70,55 @@ def test_a_journal_is_closed_by_its_own_run_only(held):
     assert SECRET in held.cluster.objects
 
 
-def test_a_run_that_stood_still_does_not_renew(held):
+def test_a_run_that_stood_still_goes_on_if_nobody_took_over(held):
+    held.now += 10 * STALE_SECONDS
+    held.lock.check()
+    assert held.lock._renewed == held.now
+
+
+def test_a_run_that_stood_still_stops_writing_once_another_took_over(held):
+    """It renews for the version that it left. (With its uid alone as a condition both would go on.)"""
+    other = Lock(held.cluster, held.ledger)
+    other.take_over(held.ledger.load()[1])
+    held.cluster.edit(SECRET, {"metadata": {"annotations": {ANNOTATION_HOLDER: '{"space": "elsewhere", "pid": 1}'}}})
     held.now += GIVE_UP_SECONDS + 1
+    with pytest.raises(LockLost, match="another may have taken over"):
+        held.lock.check()
+    other.stop()
+
+
+def test_a_take_over_is_noticed_by_the_next_renewal(held):
+    held.cluster.edit(SECRET, {"metadata": {"annotations": {ANNOTATION_HOLDER: '{"space": "elsewhere", "pid": 1}'}}})
     held.lock._renew()
-    held.now -= GIVE_UP_SECONDS
     with pytest.raises(LockLost):
         held.lock.check()
 
 
-def test_a_run_that_stood_still_stops_writing(held):
-    held.now += GIVE_UP_SECONDS + 1
-    with pytest.raises(LockLost, match="another may have taken over"):
-        held.lock.check()
+def test_a_renewal_whose_answer_was_lost_is_no_loss(held):
+    held.lock._patch(held.lock._uid, held.lock._version, {ANNOTATION_RENEWED: "2026-01-01T00:00:01Z"})
+    held.lock._renew()
+    held.lock.check()
+    held.lock._renew()
+    held.lock.check()
+
+
+def test_the_age_of_a_journal_is_the_servers(held):
+    """Not what its holder wrote into it, which is the time of an earlier answer."""
+    held.cluster.seconds = 50
+    held.lock._patch(held.lock._uid, held.lock._version, {ANNOTATION_RENEWED: "2026-01-01T00:00:01Z"})
+    assert held.ledger.load()[1]["renewed"] == "2026-01-01T00:00:50Z"
+
+
+def test_what_a_renewal_takes_is_part_of_the_age(held, monkeypatch):
+    patch = held.cluster.patch
+
+    def slow(*args):
+        held.now += 40
+        return patch(*args)
+
+    monkeypatch.setattr(held.cluster, "patch", slow)
+    held.lock._renew()
+    assert held.now - held.lock._renewed == 40
 
 
 def test_a_run_whose_journal_is_another_ones_stops_writing(held):

@@ -53,14 +53,25 @@ def test_an_action_needs_its_verbs_and_those_that_undo_it(verb, wanted):
 def test_a_workload_that_is_waited_for_is_watched_with_its_pods():
     found = needs(action(UPDATE, "Deployment", "apps/v1"))
     assert found == {
-        Need("patch", "apps", "deployments", "ns", "one"), Need("watch", "apps", "deployments"), Need("get", "apps", "replicasets", "ns"),
-        Need("watch", "", "pods", "ns"), Need("get", "", "pods/log", "ns"), Need("list", "", "events", "ns"),
+        Need("patch", "apps", "deployments", "ns", "one"), Need("watch", "apps", "deployments", "ns"), Need("get", "apps", "replicasets", "ns"),
+        Need("list", "", "pods", "ns"), Need("watch", "", "pods", "ns"), Need("get", "", "pods/log", "ns"), Need("list", "", "events", "ns"),
     }
     assert needs(action(UPDATE, "Deployment", "apps/v1"), waiting=False) == {Need("patch", "apps", "deployments", "ns", "one")}
-    assert Need("delete", "", "pods", "ns") in needs(action(UPDATE, "StatefulSet", "apps/v1"))
-    assert Need("list", "storage.k8s.io", "storageclasses") in needs(action(CREATE, "PersistentVolumeClaim"))
+    found = needs(action(UPDATE, "StatefulSet", "apps/v1"))
+    assert Need("create", "", "pods/eviction", "ns") in found and verbs(found, "pods") == {"list", "watch"}, "no pod is deleted"
     template = action(CREATE, "ConstraintTemplate", "templates.gatekeeper.sh/v1", namespace="")
     assert Need("watch", "templates.gatekeeper.sh", "constrainttemplates") in needs(template, waiting=False), "a definition is waited for always"
+
+
+NAMESPACED = [("Secret", "v1"), ("PersistentVolumeClaim", "v1"), ("Deployment", "apps/v1"), ("StatefulSet", "apps/v1"), ("Job", "batch/v1")]
+
+
+def test_nothing_that_is_in_a_namespace_is_asked_for_in_all():
+    """StorageClasses, which are in none, are a help only: a claim's events tell as well."""
+    kinds = [*NAMESPACED, ("ConfigMap", "v1")]
+    found = needs(*(action(verb, *kind) for kind in kinds for verb in (CREATE, UPDATE, DELETE)))
+    assert {need.namespace for need in found} == {"ns"}
+    assert Need("list", "", "events", "ns") in needs(action(CREATE, "PersistentVolumeClaim"))
 
 
 def test_a_namespace_is_looked_into_before_it_is_removed_again():
@@ -272,7 +283,7 @@ def test_a_refusal_to_list_names_the_rest_as_well():
     cluster = Blind({NOWHERE: [rule("create delete get list patch", "secrets namespaces persistentvolumeclaims")]})
     with pytest.raises(NotPermitted) as caught:
         releaser(cluster).deploy(BUNDLE)
-    assert caught.value.facts["missing"] == ["list configmaps in all namespaces", "create, delete, get, patch configmaps in namespace ns"]
+    assert caught.value.facts["missing"] == ["create, delete, get, list, patch configmaps in namespace ns"]
 
 
 def test_a_refusal_for_another_reason_stays_what_it_is():
@@ -293,4 +304,23 @@ def test_to_put_drift_back_is_asked_for_before_it_is_done():
 
 
 def test_reading_is_listing():
-    assert of_reading([ResourceType("apps", "v1", "Deployment", "deployments", True)]) == {Need("list", "apps", "deployments")}
+    deployments, namespaces = ResourceType("apps", "v1", "Deployment", "deployments", True), ResourceType("", "v1", "Namespace", "namespaces", False)
+    assert of_reading([(deployments, "web"), (deployments, ""), (namespaces, "")]) == {
+        Need("list", "apps", "deployments", "web"), Need("list", "apps", "deployments"), Need("list", "", "namespaces"),
+    }
+
+
+# What the ClusterRole `admin` of Kubernetes allows, as far as a release can ask for it.
+ADMIN = [
+    rule("create delete get list patch watch", "configmaps persistentvolumeclaims secrets serviceaccounts services"),
+    rule("create delete get list patch watch", "deployments statefulsets", "apps"), rule("create delete get list patch watch", "jobs", "batch"),
+    rule("get list watch", "events namespaces pods/log"), rule("create delete get list patch watch", "pods"), rule("create", "pods/eviction"),
+    rule("get list watch", "replicasets", "apps"),
+]  # fmt: skip
+
+
+def test_who_is_admin_of_the_namespaces_may_release_into_them():
+    actions = [action(verb, *kind) for kind in NAMESPACED for verb in (CREATE, UPDATE, DELETE)]
+    wanted = needs(*actions) | of_ledger("ledger") | of_reading((each.rtype, each.ref.namespace) for each in actions)
+    assert missing(Asked({"ns": ADMIN, "ledger": ADMIN}), wanted) == []
+    assert {need.namespace for need in missing(Asked({"ns": ADMIN}), wanted)} == {"ledger"}

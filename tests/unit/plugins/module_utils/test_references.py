@@ -213,14 +213,9 @@ POD = volume(secret={"secretName": "x"})
 SOURCED = {**POD, "metadata": {**POD["metadata"], "annotations": {ANNOTATION_SOURCE: "roles/app/templates/pod.yaml.j2"}}}
 
 
-@pytest.fixture(name="cluster")
-def cluster_with_pods(monkeypatch):
-    from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
-
-    cluster = FakeCluster()
-    types = {**cluster.types(), ("v1", "Pod"): ResourceType("", "v1", "Pod", "pods", True)}
-    monkeypatch.setattr(cluster, "types", lambda: types)
-    return cluster
+@pytest.fixture
+def cluster():
+    return FakeCluster()
 
 
 def releaser(cluster, **options):
@@ -242,8 +237,8 @@ def test_what_is_nowhere_is_refused_before_any_write(cluster, check):
 
 def test_what_others_made_is_found(cluster):
     # The namespace too: that it is "created" in this run does not mean that it is not there.
-    cluster.apply(None, NAMESPACE)
-    cluster.apply(None, obj("Secret", "x"))
+    cluster.make(NAMESPACE)
+    cluster.make(obj("Secret", "x", data={"a": "MQ=="}))
     assert releaser(cluster).deploy({"base": [NAMESPACE], "app": [POD]})["release"] == 1
 
 

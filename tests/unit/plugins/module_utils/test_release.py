@@ -146,7 +146,7 @@ def test_claims_and_the_namespace_around_them_are_kept(cluster):
     cluster.fail_at = 4
     with pytest.raises(ReleaseFailed) as caught:
         deploy(cluster, bundle)
-    assert caught.value.facts["restored"]["kept"] == ["PersistentVolumeClaim ns/disk", "Namespace ns"]
+    assert caught.value.facts["restored"]["kept"] == ["PersistentVolumeClaim ns/disk: it holds data", "Namespace ns: it holds 1 claims with data"]
     assert Ref("", "PersistentVolumeClaim", "ns", "disk") in cluster.objects
 
 

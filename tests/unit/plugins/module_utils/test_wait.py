@@ -2,11 +2,14 @@
 """The wait loop on a script of watch events, with a clock that the test moves."""
 from __future__ import annotations
 
+import collections
+import threading
+
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, TimedOut, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
-from ansible_collections.genai.platform.plugins.module_utils._wait import PODS, Waiter
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils._wait import NAMESPACES, PODS, Waiter
 
 DEPLOYMENTS = ResourceType("apps", "v1", "Deployment", "deployments", True)
 REF = Ref("apps", "Deployment", "ns", "api")
@@ -33,14 +36,25 @@ class Script:
         self.events_by_kind = {"deployments": list(deployments), "pods": list(pods)}
         self.later: list[dict] = []  # what the next watch on Deployments delivers
         self.revisions = {"api-new": "2", "api-old": "1"}
+        self.watched: list[str] = []
+        self.there: dict[str, dict] = collections.defaultdict(dict)  # by plural and name, as far as a watch has told
 
     def watch(self, path, selector, seconds):
         events, plural = self.events_by_kind, path.rpartition("/")[2]
+        self.watched.append(path)
         scripted, events[plural] = events[plural], (self.later if plural == "deployments" else [])
         for event in scripted:
             if isinstance(event, Exception):
                 raise event
+            if callable(event):
+                event()
+                continue
+            name = event["object"]["metadata"]["name"]
+            self.there[plural].pop(name, None) if event["type"] == "DELETED" else self.there[plural].__setitem__(name, event["object"])
             yield event
+
+    def items(self, rtype, selector="", namespace=""):
+        return list(self.there[rtype.plural].values())
 
     def down(self):
         raise Unreachable("connection refused")
@@ -55,10 +69,10 @@ class Script:
         return [{"type": "Warning", "message": "Back-off restarting"}]
 
 
-def wait(script, timeout=100):
+def wait(script, timeout=100, wanted=None, **options):
     ticks = iter(range(10_000))
     lines = []
-    Waiter(script, {REF: DEPLOYMENTS}, "genai", lines.append, clock=lambda: next(ticks) * 0.1, poll=0.005).run(timeout)
+    Waiter(script, wanted or {REF: DEPLOYMENTS}, "genai", lines.append, clock=lambda: next(ticks) * 0.1, poll=0.005, **options).run(timeout)
     return lines
 
 
@@ -143,3 +157,186 @@ def test_an_api_server_that_stays_away_is_an_error():
 
 def test_pods_type():
     assert PODS.path("ns") == "/api/v1/namespaces/ns/pods"
+
+
+# --- a watch that was interrupted ------------------------------------------------------------------------------------
+
+
+def test_a_pod_that_went_while_its_watch_was_interrupted_is_no_reason_to_give_up():
+    """The pod counts only once the second watch on pods has begun, of which it is no part any more."""
+    script, again = Script([]), threading.Event()
+    script.events_by_kind["deployments"] = [deployment(0, generation=3), lambda: again.wait(10), deployment(0)]
+    script.events_by_kind["pods"] = [pod("CrashLoopBackOff"), lambda: script.there["pods"].clear()]
+    watch = script.watch
+
+    def watched(path, *args):
+        if script.watched.count(path) and path == PODS.path("ns"):
+            again.set()
+        return watch(path, *args)
+
+    script.watch = watched
+    with pytest.raises(TimedOut, match="0 of 2 replicas available"):
+        wait(script, timeout=40)
+
+
+def test_what_was_deleted_while_its_watch_was_interrupted_is_not_ready():
+    other = Ref("apps", "Deployment", "ns", "other")
+    second = deployment(2)
+    second["object"] = {**second["object"], "metadata": {**second["object"]["metadata"], "name": "other"}}
+    script = Script([deployment(2), lambda: script.there["deployments"].clear()])
+    script.later = [second]
+    with pytest.raises(TimedOut, match="Deployment ns/api: it was deleted") as caught:
+        wait(script, timeout=20, wanted={REF: DEPLOYMENTS, other: DEPLOYMENTS})
+    assert "other" not in caught.value.message
+
+
+# --- where it watches ------------------------------------------------------------------------------------------------
+
+EVERYWHERE = "/apis/apps/v1/deployments"
+
+
+@pytest.mark.parametrize(
+    ("count", "refused", "everywhere"), [(1, False, 0), (NAMESPACES, False, 0), (NAMESPACES + 1, False, 1), (NAMESPACES + 1, True, 1)]
+)
+def test_few_namespaces_are_watched_one_by_one_and_many_at_once_if_that_is_allowed(count, refused, everywhere):
+    refs = [Ref("apps", "Deployment", f"ns{number}", "api") for number in range(count)]
+    watched = set()
+
+    def watch(path, selector, seconds):
+        watched.add(path)
+        if refused and path == EVERYWHERE:
+            raise ApiError("forbidden", 403)
+        for ref in refs:
+            if path in (EVERYWHERE, DEPLOYMENTS.path(ref.namespace)):
+                found = deployment(2)
+                found["object"]["metadata"]["namespace"] = ref.namespace
+                yield found
+
+    script = Script([])
+    script.watch, script.items = watch, lambda *_args: [each["object"] for ref in refs for each in watch(DEPLOYMENTS.path(ref.namespace), "", 1)]
+    wait(script, wanted=dict.fromkeys(refs, DEPLOYMENTS))
+    assert (EVERYWHERE in watched) == bool(everywhere)
+    if refused or not everywhere:
+        assert watched - {EVERYWHERE} == {DEPLOYMENTS.path(ref.namespace) for ref in refs}
+
+
+def test_what_is_in_no_namespace_is_watched_where_it_is():
+    rtype, script = ResourceType("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False), Script([])
+    conditions = [{"type": "Established", "status": "True"}]
+    script.events_by_kind["customresourcedefinitions"] = [{"type": "ADDED", "object": {"metadata": {"name": "a"}, "status": {"conditions": conditions}}}]
+    wait(script, wanted={Ref("apiextensions.k8s.io", "CustomResourceDefinition", "", "a"): rtype})
+    assert script.watched[0] == "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
+CLAIM = Ref("", "PersistentVolumeClaim", "ns", "data")
+
+
+def claims(classes, reasons):
+    """A cluster with a pending claim. `reasons`: of its newest event, at each look; the last one stays."""
+    script, left = Script([]), list(reasons)
+    found = {"metadata": {"name": "data", "namespace": "ns"}, "spec": {"storageClassName": "late"}, "status": {"phase": "Pending"}}
+    script.events_by_kind["persistentvolumeclaims"] = [{"type": "ADDED", "object": found}]
+
+    def listed(_rtype):
+        if isinstance(classes, Exception):
+            raise classes
+        return [{"metadata": {"name": "late"}, "volumeBindingMode": mode} for mode in classes]
+
+    script.list = listed
+    script.events = lambda *_args: [{"reason": reason, "message": "no such class"} for reason in [left.pop(0) if len(left) > 1 else left[0]] if reason]
+    return script
+
+
+FORBIDDEN = ApiError("storageclasses is forbidden", 403)
+
+
+@pytest.mark.parametrize(
+    ("classes", "reasons"), [(["WaitForFirstConsumer"], [""]), (FORBIDDEN, ["WaitForFirstConsumer"]), (FORBIDDEN, ["", "", "WaitForFirstConsumer"])]
+)
+def test_a_claim_that_awaits_its_first_pod_is_no_reason_to_wait(classes, reasons):
+    assert wait(claims(classes, reasons), wanted={CLAIM: CLAIMS})[-1] == f"{CLAIM}: ready"
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason", "error"),
+    [
+        (["Immediate"], "WaitForFirstConsumer", TimedOut), (FORBIDDEN, "", TimedOut), (FORBIDDEN, "Provisioning", TimedOut),
+        (FORBIDDEN, "ProvisioningFailed", Hopeless), (ApiError("webhook down", 500), "", ApiError),
+    ],
+)  # fmt: skip
+def test_other_claims_are_waited_for(classes, reason, error):
+    with pytest.raises(error):
+        wait(claims(classes, [reason]), timeout=20, wanted={CLAIM: CLAIMS})
+
+
+# --- a StatefulSet's way back ----------------------------------------------------------------------------------------
+
+STATEFULSETS = ResourceType("apps", "v1", "StatefulSet", "statefulsets", True)
+STORE = Ref("apps", "StatefulSet", "ns", "store")
+
+
+class Stuck(Script):
+    """A StatefulSet of one pod, which crashes at the revision `bad`; once it is evicted, it comes back at `good` and is ready."""
+
+    def __init__(self, *refusals):
+        super().__init__([])
+        self.refusals, self.asked, self.evicted = list(refusals), 0, threading.Event()
+        self.events_by_kind["statefulsets"] = [self.store(0), lambda: self.evicted.wait(10), self.store(1)]
+        self.events_by_kind["pods"] = [self.member("bad", "CrashLoopBackOff")]
+
+    def store(self, updated):
+        status = {"observedGeneration": 2, "updateRevision": "good", "readyReplicas": updated, "updatedReplicas": updated, "replicas": 1}
+        meta = {"name": "store", "namespace": "ns", "generation": 2}
+        return {"type": "MODIFIED", "object": {"metadata": meta, "spec": {"replicas": 1}, "status": status}}
+
+    def member(self, revision, reason):
+        found = pod(reason, name="store-0", uid=f"of {revision}")
+        meta = found["object"]["metadata"]
+        meta["labels"], meta["ownerReferences"] = {"controller-revision-hash": revision}, [{"kind": "StatefulSet", "name": "store", "controller": True}]
+        return found
+
+    def evict(self, namespace, name, uid):
+        self.asked += 1
+        if self.refusals:
+            refusal = self.refusals[0] if len(self.refusals) == 1 else self.refusals.pop(0)
+            if refusal:
+                raise refusal
+        assert (namespace, name, uid) == ("ns", "store-0", "of bad")
+        self.evicted.set()
+        return True
+
+
+def test_a_broken_pod_of_the_failed_revision_is_evicted_on_the_way_back():
+    script = Stuck()
+    assert wait(script, wanted={STORE: STATEFULSETS}, leaving={STORE: "bad"}) == [
+        "StatefulSet ns/store: 0 of 1 replicas updated",
+        "Pod ns/store-0: not ready, phase unknown, blocks the rollout; evicted so that it comes back at the new revision",
+        "StatefulSet ns/store: ready",
+    ]
+    assert script.asked == 1
+
+
+@pytest.mark.parametrize("leaving", [None, {}, {STORE: "other"}, {Ref("apps", "StatefulSet", "ns", "other"): "bad"}])
+def test_no_pod_is_evicted_otherwise(leaving):
+    script = Stuck()
+    with pytest.raises(TimedOut, match="0 of 1 replicas updated"):
+        wait(script, timeout=30, wanted={STORE: STATEFULSETS}, leaving=leaving)
+    assert script.asked == 0
+    script.evicted.set()
+
+
+def test_an_eviction_that_a_budget_forbids_is_tried_until_it_is_allowed():
+    script = Stuck(ApiError("disruption budget", 429), ApiError("disruption budget", 429), None)
+    said = wait(script, wanted={STORE: STATEFULSETS}, leaving={STORE: "bad"})
+    assert script.asked == 3 and sum("PodDisruptionBudget" in line for line in said) == 1
+
+
+def test_a_refused_eviction_is_named_in_the_end():
+    script = Stuck(ApiError("pods/eviction is forbidden", 403))
+    with pytest.raises(TimedOut, match="0 of 1 replicas updated; Pod ns/store-0: .*cannot be evicted: pods/eviction is forbidden") as caught:
+        wait(script, timeout=30, wanted={STORE: STATEFULSETS}, leaving={STORE: "bad"})
+    assert "forbidden" in caught.value.facts["problems"][0]["message"]
+    script.evicted.set()
