@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genai-platform"
 PLAYBOOKS = ("site", "rollback", "verify", "drift", "render", "teardown", "unlock", "bootstrap_rbac")
 UNIT = ("module_utils/test_client.py", "lookup", "plugin_utils", "action")
-TESTING = ("pytest==9.2.0", "pytest-timeout==2.4.0", "pytest-xdist==3.8.0")
+TESTING = tuple(line for line in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines() if line.startswith("pytest"))
 
 
 @dataclasses.dataclass(frozen=True)
