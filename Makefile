@@ -87,6 +87,13 @@ S3 = { test -e $(S3_PACKAGES)/.done || { rm -rf $(S3_PACKAGES) && $(BIN)/pip ins
 s3: venv ## fetching models from S3, against a stand-in of the store: 1 min
 	@$(S3)
 
+# An environment for each combination is made first: 2 min once.
+VERSIONS = $(BIN)/python tests/tools/versions.py
+
+.PHONY: versions
+versions: collections ## the lowest and newest ansible-core and kubernetes.core, in a fresh clone: half a minute, the first time 3
+	@$(VERSIONS)
+
 .PHONY: page
 page: venv ## the inference service's page, in a headless browser: 1 min
 	@$(PAGE)
@@ -98,8 +105,12 @@ hostile: venv ## 10,000 hostile requests to the inference service: 2 min
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
 test: collections ## all that is checked, a real kind cluster included: about 35 min, the first time more
-	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --beside s3 '$(S3)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
+	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --beside s3 '$(S3)' --beside versions '$(VERSIONS)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
+
+.PHONY: soak-ways
+soak-ways: collections ## every way to run site.yml, on the cluster of `make up`: 20 min
+	@GENAI_WAYS=all flock $(CACHE) $(BIN)/python -m pytest -v --timeout=900 tests/integration/test_19_ways.py
 
 # Not a test: it asserts nothing about times. Needs the cluster of `make up` to itself.
 RUNS ?= 5

@@ -43,19 +43,14 @@ _list:
   elements: dict
 """
 
-import difflib
 import pathlib
 import typing as t
 
 import yaml
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-
-try:
-    from ansible.template import trust_as_template
-except ImportError:  # ansible-core before 2.19 trusts every string
-    def trust_as_template(value: str) -> str:  # type: ignore[misc]
-        return value
+from ansible.template import trust_as_template
+from ansible_collections.genai.platform.plugins.plugin_utils._spelling import unknown_options
 
 SOURCE = "genai.platform/source"
 
@@ -85,7 +80,9 @@ class LookupModule(LookupBase):
         manifests: list[dict] = []
         for term in terms:
             role = pathlib.Path(term)
-            _refuse_unknown(role, variables or {})
+            wrong = unknown_options(role, variables or {})
+            if wrong:
+                raise AnsibleLookupError("\n".join(wrong))
             for template in _templates(role, self.get_option("distribution")):
                 manifests += self._render(template, f"roles/{role.name}/{template.relative_to(role)}", variables or {})
         return manifests
@@ -107,23 +104,6 @@ class LookupModule(LookupBase):
 def _templates(role: pathlib.Path, distribution: str) -> list[pathlib.Path]:
     folder = role / "templates"
     return sorted([*folder.glob("*.yaml.j2"), *(folder / distribution).glob("*.yaml.j2")])
-
-
-def _refuse_unknown(role: pathlib.Path, variables: t.Iterable[str]) -> None:
-    """A misspelt role variable would silently leave its default in force."""
-    spec_file = role / "meta" / "argument_specs.yml"
-    if not spec_file.exists():
-        return
-    specs = yaml.load(spec_file.read_text(encoding="utf-8"), Loader=_Loader)["argument_specs"]  # a safe loader
-    known = {option for entry in specs.values() for option in entry.get("options", {})}
-    prefix = f"{role.name}_"
-    # A role may be called like the beginning of another: gpu_nodes_list is no business of a role named gpu.
-    others = tuple(f"{sibling.name}_" for sibling in role.parent.iterdir() if sibling.name.startswith(prefix))
-    mine = (name for name in variables if name.startswith(prefix) and not name.startswith(others))
-    for name in sorted(name for name in mine if name not in known):
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-        raise AnsibleLookupError(f"unknown variable {name}: the role {role.name} has no such option; {hint}")
 
 
 def _sourced(document: t.Any, source: str) -> t.Any:

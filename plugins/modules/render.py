@@ -40,6 +40,12 @@ options:
         they stay, and stay listed.
     type: bool
     default: false
+  components:
+    description:
+      - The components that this run means to render. One that O(bundle) lacks is an error, so that a play which was started in the middle,
+        stepped through or cut short removes nothing.
+    type: list
+    elements: str
   secrets:
     description:
       - Whether Secrets are in the tree. Their files can be read by their owner only, and a C(.gitignore) beside them keeps them
@@ -148,6 +154,7 @@ from ansible_collections.genai.platform.plugins.module_utils._argspec import PLA
 from ansible_collections.genai.platform.plugins.module_utils._consistency import refuse_contradictions
 from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle
 from ansible_collections.genai.platform.plugins.module_utils._manifest import prepare
+from ansible_collections.genai.platform.plugins.module_utils._release import refuse_undescribed
 from ansible_collections.genai.platform.plugins.module_utils._render import render
 from ansible_collections.genai.platform.plugins.module_utils._tree import Tree, outcome
 
@@ -156,6 +163,7 @@ OPTIONS = {
     "bundle_file": {"type": "path"},
     "dest": {"type": "path", "required": True},
     "complete": {"type": "bool", "default": False},
+    "components": {"type": "list", "elements": "str"},
     "secrets": {"type": "bool", "default": True, "no_log": False},
     "consistency": {"type": "bool", "default": True},
     "platform": PLATFORM["platform"],
@@ -165,6 +173,8 @@ OPTIONS = {
 def work(call: Call) -> dict:
     params = call.params
     bundle = read_bundle(params["bundle"], params["bundle_file"])
+    if params["components"]:
+        refuse_undescribed(bundle, params["components"])
     objects = prepare(bundle, params["platform"])
     if params["consistency"]:
         refuse_contradictions(objects)

@@ -23,7 +23,7 @@ BREAKS = "genai.platform/breaks"  # what the rule says of a bad example
 PLAYBOOK: list[dict[str, t.Any]] = [
     {
         "hosts": "platforms", "gather_facts": False, "roles": ["genai.platform.policy"],
-        "vars": {"common_collect": True, "policy_engine": "both", "common_platform": PLATFORM.name, "common_ledger_namespace": PLATFORM.ledger_namespace},
+        "vars": {"common_collect": True, "common_distribution": "kubernetes", "policy_engine": "both", "common_platform": PLATFORM.name},
         "tasks": [{"ansible.builtin.copy": {"content": "{{ __common_bundle.policy | to_json }}", "dest": "{{ folder }}/policy.json", "mode": "0600"}}],
     }
 ]

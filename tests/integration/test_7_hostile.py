@@ -100,7 +100,8 @@ def platform(folder: pathlib.Path, templates: dict[str, str]) -> pathlib.Path:
             target.write_text(content, encoding="utf-8")
     roles = sorted({path.split("/")[0] for path in templates})
     playbook = folder / "playbook.yml"
-    playbook.write_text(json.dumps([{**PLAYBOOK[0], "roles": ["genai.platform.common", *roles]}]), encoding="utf-8")
+    variables = {**PLAYBOOK[0]["vars"], "common_components": roles}
+    playbook.write_text(json.dumps([{**PLAYBOOK[0], "vars": variables, "roles": ["genai.platform.common", *roles]}]), encoding="utf-8")
     return playbook
 
 

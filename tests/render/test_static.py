@@ -132,3 +132,14 @@ def test_every_role_is_in_the_site():
     """But the one that comes before: it makes the account that the site may be deployed with."""
     plays = [load(ROOT / "playbooks" / name)[0] for name in ("site.yml", "bootstrap_rbac.yml")]
     assert {entry["role"] for play in plays for entry in play["roles"]} == {f"genai.platform.{role.name}" for role in ROLES}
+
+
+def test_the_list_of_components_is_that_of_the_site():
+    """In its order; each under its own name as tag, with what the role common knows as aliases beside it, and only where it is listed."""
+    roles = [entry for entry in load(ROOT / "playbooks" / "site.yml")[0]["roles"] if entry["role"] != "genai.platform.common"]
+    common = ROOT / "roles" / "common"
+    names, aliases = load(common / "defaults" / "main.yml")["common_components"], load(common / "vars" / "main.yml")["__common_aliases"]
+    assert [(entry["role"], entry["tags"], entry["when"]) for entry in roles] == [
+        (f"genai.platform.{name}", [name, *(alias for alias, meant in aliases.items() if meant == name)], f"'{name}' in common_components")
+        for name in names
+    ]  # fmt: skip

@@ -36,8 +36,8 @@ NOT_ANSIBLE = ("app/", "molecule/openshift/files/", "roles/policy/examples/")
 
 DOCUMENTED = {
     "module": ("release", "release_info", "render", "verify", "drift", "gpu_nodes", "gpu_nodes_info"),
-    "lookup": ("manifests",),
-    "filter": ("network_policies",),
+    "lookup": ("manifests", "misspelt"),
+    "filter": ("network_policies", "tag_selection"),
 }
 PLAYBOOKS = ("site", "rollback", "verify", "drift", "render", "teardown", "bootstrap_rbac")
 

@@ -94,3 +94,11 @@ def test_errors_are_one_message(run, args, said):
     result = run(**args)
     assert result["rc"] == 1 and said in result["msg"], result
     assert not result["tree"].exists()
+
+
+def test_what_was_not_described_is_not_removed(run):
+    first = run()
+    refused = run(bundle={"other": BUNDLE["app"][:1]}, components=["app", "other"])
+    assert refused["rc"] == 1 and "not described in this run: app." in refused["msg"] and refused["reason"] == "invalid_input"
+    assert sorted(str(path.relative_to(first["tree"])) for path in first["tree"].rglob("*") if path.is_file()) == first["created"]
+    assert not run(components=["app"])["changed"]
