@@ -120,6 +120,17 @@ def scaled(body: dict, number: int) -> None:
     until(f"{path(body)} has {number} ready replicas", lambda: (there(body) or {}).get("status", {}).get("readyReplicas") == number, 120)
 
 
+def settled(body: dict) -> None:
+    """Waits until the Deployment's controller has nothing more to write to it."""
+
+    def is_settled() -> bool:
+        live = there(body) or {}
+        reasons = [each["reason"] for each in live.get("status", {}).get("conditions", [])]
+        return live["status"].get("observedGeneration") == live["metadata"]["generation"] and {"MinimumReplicasAvailable", "NewReplicaSetAvailable"} <= {*reasons}
+
+    until(f"{path(body)} is settled", is_settled)
+
+
 def release_once(platform: Platform, bundle: dict[str, list[dict]], free: t.Callable[[], None]) -> dict:
     """The result of a release beside which `free` lets go of what is being deleted, once the release waits for it."""
     said: list[str] = []
