@@ -114,6 +114,12 @@ bench-fleet: collections ## measures gpu_nodes against its peers on the cluster 
 	@flock $(CACHE) $(PLAY) molecule/shared/kwok.yml
 	@$(BIN)/python tests/benchmarks/fleet.py --runs $(RUNS) $(ARGS)
 
+# Stops the control plane of the cluster of `make up` for a while in every round: needs the cluster to itself.
+ROUNDS ?= 30
+.PHONY: soak-hostile
+soak-hostile: collections ## releases and rollbacks in a hostile cluster, that of `make up`: ROUNDS=30, about 75 min
+	@HOSTILE_ROUNDS=$(ROUNDS) flock $(CACHE) $(BIN)/python -m pytest -vp no:cacheprovider tests/integration/test_21_hostile.py
+
 # As `bench`, of the inference service. Needs no cluster, but the machine to itself; torch and the peers come from PyPI once.
 .PHONY: bench-app
 bench-app: venv ## measures the inference service against the bare model and its peers: RUNS=5, about 50 min

@@ -14,7 +14,7 @@ import typing as t
 
 import urllib3
 from bundles import obj, pod, workload
-from cluster import CONTROL_PLANE, NAME, kubectl
+from cluster import CACHE, CONTROL_PLANE, KUBECONFIG, NAME
 from live import until
 from living import API, autoscaler, path, settings, space, there
 from proxy import Fate, Request
@@ -59,7 +59,8 @@ def _front(namespace: str, revision: str) -> dict:
     hook = {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}}
     template = pod("front", f"exec python3 -c '{SERVE}'", env=env, readinessProbe=probe, lifecycle=hook)
     template["metadata"]["labels"].update(DRAINED)
-    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "front"}}}
+    chosen = {"labelSelector": {"matchLabels": {"app": "front"}}}
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway", **chosen}
     template["spec"].update(terminationGracePeriodSeconds=DRAIN_SECONDS + 15, topologySpreadConstraints=[spread])
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     body = workload("Deployment", "front", namespace, template, strategy=rolling)
@@ -226,14 +227,20 @@ def control_plane_stands_still() -> None:
         start_control_plane()
 
 
+def _kubectl(*args: str) -> None:
+    """Not the one in the control plane's container: nothing can be started there while it stands still."""
+    done = subprocess.run([CACHE / "bin" / "kubectl", f"--kubeconfig={KUBECONFIG}", *args], check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
+
+
 def node_is_drained(node: str) -> None:
     """No new pod comes to the node, and those of the tests are evicted as far as their budget allows."""
     selector = ",".join("=".join(item) for item in DRAINED.items())
-    kubectl("drain", node, "--force", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={selector}", "--timeout=200s")
+    _kubectl("drain", node, "--force", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={selector}", "--timeout=240s")
 
 
 def nodes_are_back() -> None:
-    kubectl("uncordon", *WORKERS)
+    _kubectl("uncordon", *WORKERS)
 
 
 def webhook(namespace: str) -> dict:

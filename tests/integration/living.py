@@ -125,8 +125,9 @@ def settled(body: dict) -> None:
 
     def is_settled() -> bool:
         live = there(body) or {}
-        reasons = [each["reason"] for each in live.get("status", {}).get("conditions", [])]
-        return live["status"].get("observedGeneration") == live["metadata"]["generation"] and {"MinimumReplicasAvailable", "NewReplicaSetAvailable"} <= {*reasons}
+        reasons = {each["reason"] for each in live.get("status", {}).get("conditions", [])}
+        current = live["status"].get("observedGeneration") == live["metadata"]["generation"]
+        return current and {"MinimumReplicasAvailable", "NewReplicaSetAvailable"} <= reasons
 
     until(f"{path(body)} is settled", is_settled)
 

@@ -22,7 +22,7 @@ from proxy import Fate, Proxy, Request
 ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "3"))
 PAUSE, DRAIN, WEBHOOK = "pause", "drain", "webhook"
 # What happens in the middle of the release of a round, and of its rollback; the next round takes the next line.
-TROUBLES: list[tuple[set[str], set[str]]] = [({PAUSE, DRAIN}, {WEBHOOK, DRAIN}), ({WEBHOOK}, {PAUSE, DRAIN}), ({PAUSE, DRAIN, WEBHOOK}, {PAUSE, DRAIN, WEBHOOK})]
+TROUBLES: list[tuple[set[str], set[str]]] = [({PAUSE, DRAIN}, {WEBHOOK}), ({WEBHOOK}, {PAUSE}), ({PAUSE, DRAIN, WEBHOOK}, {PAUSE, DRAIN, WEBHOOK})]
 SETTINGS, OUTAGE_SECONDS = 300, 15  # of case 47
 
 
@@ -67,6 +67,7 @@ class Story:
                 self.release = work(self.platform.releaser(lambda line: start() if "applying" in line else None))["release"]
             self.revision, self.done = revision, self.done + 1
         except ReleaseFailed as exc:
+            print(f"{', '.join(sorted(troubles))}: {exc.message}")  # shown should the test fail
             assert "The state before is restored" in exc.message, exc.message
             self.restored += 1
         hostile.nodes_are_back()
