@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED := 1
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # --- bootstrap -------------------------------------------------------------------------------------------------------
 # A mark says that the environment is complete; one without it was interrupted, and is built anew.
@@ -129,6 +129,12 @@ bench-pairs: collections ## measures the engine of this checkout against that of
 bench-fleet: collections ## measures gpu_nodes against its peers on the cluster of `make up`: RUNS=5, about 20 min
 	@flock $(CACHE) $(PLAY) molecule/shared/kwok.yml
 	@$(BIN)/python tests/benchmarks/fleet.py --runs $(RUNS) $(ARGS)
+
+# Stops the control plane of the cluster of `make up` for a while in every round: needs the cluster to itself.
+ROUNDS ?= 30
+.PHONY: soak-hostile
+soak-hostile: collections ## releases and rollbacks in a hostile cluster, that of `make up`: ROUNDS=30, about 75 min
+	@HOSTILE_ROUNDS=$(ROUNDS) flock $(CACHE) $(BIN)/python -m pytest -vp no:cacheprovider tests/integration/test_21_hostile.py
 
 # As `bench`, of the inference service. Needs no cluster, but the machine to itself; torch and the peers come from PyPI once.
 .PHONY: bench-app

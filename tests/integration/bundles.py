@@ -7,6 +7,7 @@ import typing as t
 import cluster
 from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster
 from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
 
@@ -53,11 +54,15 @@ class Platform:
     def roll_back(self, to: str = "previous", components: list[str] | None = None, **options: t.Any) -> dict:
         return self.releaser(**options).roll_back(to, components)
 
+    def drift(self) -> list[str]:
+        """What was changed by hand, in lines for people."""
+        return drift(self.releaser(), False, None, [])["drift_lines"]
+
     def tear_down(self, data: bool = False, forget: bool = False, **options: t.Any) -> dict:
         return teardown(self.releaser(**options), data, forget)
 
-    def remove(self) -> None:
-        """Whatever a test left behind."""
+    def remove(self, wait: bool = True) -> None:
+        """Whatever a test left behind. `wait`: until it is gone."""
         names = [n for n in cluster.kubectl("get", "namespaces", "-o", "name").split() if n.startswith(f"namespace/{self.name}")]
         if names:
-            cluster.kubectl("delete", "--ignore-not-found", *names)
+            cluster.kubectl("delete", "--ignore-not-found", f"--wait={str(wait).lower()}", *names)

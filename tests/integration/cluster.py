@@ -106,19 +106,28 @@ class Audit:
         entries = [json.loads(line) for line in lines if line.startswith("{")]
         return [e for e in entries if e.get("userAgent", "").startswith(USER_AGENT) and e["stage"] == "ResponseComplete"]
 
-    def writes(self) -> list[str]:
+    def writes(self, about: str = "") -> list[str]:
+        """What the modules wrote whose address has `about` in it: where tests run beside each other, a namespace of one's own."""
         asked = ("dryRun=All", "/authorization.k8s.io/")  # nothing is stored: a try, and what one may do
-        return [f"{e['verb']} {e['requestURI']}" for e in self.requests() if e["verb"] in WRITES and not any(each in e["requestURI"] for each in asked)]
+        written = (e for e in self.requests() if e["verb"] in WRITES and not any(each in e["requestURI"] for each in asked))
+        return [f"{e['verb']} {e['requestURI']}" for e in written if about in e["requestURI"]]
+
+    def ended_pods(self, namespace: str) -> list[str]:
+        """Pods of a namespace that the modules deleted or evicted, one by one or all at once."""
+        return [w for w in self.writes(f"/namespaces/{namespace}/pods") if not w.startswith("patch")]
 
 
 class Replicas:
-    """Every number of replicas that the Deployment was told to have while the block ran, in order."""
+    """Every number of replicas that a Deployment was told to have while the block ran, in order."""
+
+    def __init__(self, namespace: str = NAMESPACE, name: str = "inference") -> None:
+        self.namespace, self.name = namespace, name
 
     def __enter__(self) -> Replicas:
         self.seen: list[int] = []
-        command = ["docker", "exec", CONTROL_PLANE, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "deployment", "inference"]
+        command = ["docker", "exec", CONTROL_PLANE, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "deployment", self.name]
         self._watch = subprocess.Popen(
-            [*command, "-n", NAMESPACE, "--watch", "-o", 'jsonpath={.spec.replicas}{"\\n"}'], stdout=subprocess.PIPE, text=True
+            [*command, "-n", self.namespace, "--watch", "-o", 'jsonpath={.spec.replicas}{"\\n"}'], stdout=subprocess.PIPE, text=True
         )
         assert self._watch.stdout
         self.seen.append(int(self._watch.stdout.readline()))

@@ -1,0 +1,170 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What tests of a living cluster share: small objects, the other hands that write to it, and a look at what is there."""
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+import typing as t
+
+from bundles import Platform, obj, pod, workload
+from live import Api, Kind, until
+
+API = Api()
+HOLD = "example.com/hold"  # a finalizer that nobody takes off but the test
+OUR_LABELS = ("genai.platform/platform", "genai.platform/component")
+STUCK_SECONDS = 5  # a run that has not ended after so long waits for what is being deleted, should it not say so
+
+
+# --- objects ---------------------------------------------------------------------------------------------------------
+
+
+def space(name: str) -> dict:
+    return obj("v1", "Namespace", name)
+
+
+def settings(namespace: str, name: str = "settings", rate: str = "1", **rest: t.Any) -> dict:
+    return obj("v1", "ConfigMap", name, namespace, data={"rate": rate}, **rest)
+
+
+def secret(namespace: str, name: str) -> dict:
+    return obj("v1", "Secret", name, namespace, stringData={"key": "value"})
+
+
+def deployment(namespace: str, name: str = "web", **spec: t.Any) -> dict:
+    return workload("Deployment", name, namespace, pod(name), **spec)
+
+
+def nowhere(namespace: str) -> dict:
+    """A Deployment that no release survives: its image does not exist."""
+    return workload("Deployment", "broken", namespace, pod("broken", image="genai-platform/nowhere:1"))
+
+
+def autoscaler(namespace: str, name: str = "web", least: int = 3, target: str = "") -> dict:
+    """Without metrics it does one thing: it keeps its target at `least` replicas."""
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target or name}
+    return obj("autoscaling/v2", "HorizontalPodAutoscaler", name, namespace, spec={"scaleTargetRef": reference, "minReplicas": least, "maxReplicas": 5})
+
+
+# --- other hands -----------------------------------------------------------------------------------------------------
+
+
+def path(body: dict) -> str:
+    namespace = body["metadata"].get("namespace", "")
+    return Kind(body["kind"], body["apiVersion"], f"{body['kind'].lower()}s", bool(namespace)).path(namespace, body["metadata"]["name"])
+
+
+def by_hand(*bodies: dict) -> None:
+    """Creates objects that no platform owns, as `kubectl create` does."""
+    for body in bodies:
+        API.need("POST", path(body).rpartition("/")[0], body, fieldManager="kubectl-create")
+
+
+def edit(body: dict, change: dict, manager: str = "kubectl-edit") -> None:
+    status, answer = API.request("PATCH", path(body), change, "application/merge-patch+json", fieldManager=manager)
+    assert status == 200, answer
+
+
+def hold(body: dict) -> None:
+    """An operator's finalizer: who deletes the object now has to wait for `let_go`."""
+    edit(body, {"metadata": {"finalizers": [HOLD]}}, "operator")
+
+
+def let_go(*bodies: dict) -> None:
+    for body in bodies:
+        status, answer = API.request("PATCH", path(body), {"metadata": {"finalizers": None}}, "application/merge-patch+json", fieldManager="operator")
+        assert status in (200, 404), answer
+
+
+def delete(body: dict) -> None:
+    """Asks for it and does not wait."""
+    status, answer = API.request("DELETE", path(body))
+    assert status in (200, 202), answer
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+
+def there(body: dict) -> dict | None:
+    """The live object; None when it is not there or on its way out."""
+    status, live = API.request("GET", path(body))
+    return live if status == 200 and not live["metadata"].get("deletionTimestamp") else None
+
+
+def uid(body: dict) -> str:
+    live = there(body)
+    return live["metadata"]["uid"] if live else ""
+
+
+def is_ours(body: dict) -> bool:
+    """Whether the live object carries a label of a platform."""
+    live = there(body)
+    assert live, path(body)
+    return any(label in live["metadata"].get("labels", {}) for label in OUR_LABELS)
+
+
+def versions(bodies: t.Iterable[dict]) -> dict[str, str]:
+    """{path: resourceVersion}; '' for what is not there."""
+    found = {path(body): there(body) for body in bodies}
+    return {name: live["metadata"]["resourceVersion"] if live else "" for name, live in found.items()}
+
+
+def replicas(body: dict) -> int:
+    live = there(body)
+    assert live, path(body)
+    return live["spec"]["replicas"]
+
+
+def scaled(body: dict, number: int) -> None:
+    """Waits until an autoscaler has acted and its pods are ready."""
+    until(f"{path(body)} has {number} ready replicas", lambda: (there(body) or {}).get("status", {}).get("readyReplicas") == number, 120)
+
+
+def settled(body: dict) -> None:
+    """Waits until the Deployment's controller has nothing more to write to it."""
+
+    def is_settled() -> bool:
+        live = there(body) or {}
+        reasons = {each["reason"] for each in live.get("status", {}).get("conditions", [])}
+        current = live["status"].get("observedGeneration") == live["metadata"]["generation"]
+        return current and {"MinimumReplicasAvailable", "NewReplicaSetAvailable"} <= reasons
+
+    until(f"{path(body)} is settled", is_settled)
+
+
+def release_once(platform: Platform, bundle: dict[str, list[dict]], free: t.Callable[[], None]) -> dict:
+    """The result of a release beside which `free` lets go of what is being deleted, once the release waits for it."""
+    said: list[str] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        run = executor.submit(platform.deploy, bundle, progress=said.append)
+        end = time.monotonic() + STUCK_SECONDS
+        until("the release waits", lambda: run.done() or any("being deleted" in line for line in said) or time.monotonic() > end)
+        free()
+        return run.result()
+
+
+class Members:
+    """The fewest pods with a label that were there and not on their way out while the block ran."""
+
+    def __init__(self, namespace: str, app: str) -> None:
+        self._path, self._selector = f"/api/v1/namespaces/{namespace}/pods", f"app={app}"
+        self.seen: list[int] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Members:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            pods = API.need("GET", self._path, labelSelector=self._selector)["items"]
+            self.seen.append(sum(not each["metadata"].get("deletionTimestamp") for each in pods))
+
+    @property
+    def fewest(self) -> int:
+        return min(self.seen)
