@@ -119,6 +119,11 @@ bench: collections ## measures the engine against its peers on the cluster of `m
 	@flock $(CACHE) $(PLAY) molecule/shared/bench.yml
 	@$(BIN)/python tests/benchmarks/bench.py --runs $(RUNS) $(ARGS)
 
+# As `bench`, against the engine of an earlier commit: BEFORE=<commit>.
+.PHONY: bench-pairs
+bench-pairs: collections ## measures the engine of this checkout against that of BEFORE=<commit>, by turns: RUNS=5, about 5 min
+	@$(BIN)/python tests/benchmarks/pairs.py --before $(BEFORE) --runs $(RUNS) $(ARGS)
+
 # As `bench`, of gpu_nodes on 1,000 and 5,000 nodes that kwok plays.
 .PHONY: bench-fleet
 bench-fleet: collections ## measures gpu_nodes against its peers on the cluster of `make up`: RUNS=5, about 20 min

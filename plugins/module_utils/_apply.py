@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 import time
 import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, LockLost, PlatformError, TimedOut, Unreachable
-from ._fields import identity, images_of_others, other_managers, own_entry, owned_fields, removals
+from ._fields import before_image, changed_paths, identity, images_of_others, other_managers, own_entry, owned_fields, removals
 from ._health import WEBHOOK_HINT, WORKLOADS, not_ready
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_COMPONENT, LABEL_PLATFORM, Ref
 from ._occupied import occupied
@@ -225,9 +226,32 @@ def explain(exc: ApiError, action: Action) -> ApiError:
     if conflicts:
         who = "; ".join(f"{c.get('field', '?').lstrip('.')}: {c.get('message', '')}" for c in conflicts)
         text = f"another manager owns fields that differ: {who}. To take them over: -e common_force_conflicts=true (force_conflicts of the module)"
+    fixed = _unchangeable(exc.message, causes, action)
+    if fixed:
+        text = f"{', '.join(fixed)} cannot be changed once the object is there. {_ANEW.get(action.ref.kind, _ANEW[''])}"
     if "failed calling webhook" in text:
         text = f"{text}. Hint: {WEBHOOK_HINT}"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
+
+
+# What to do about a field that cannot be changed, by kind. The API server says only that it cannot, with the whole of the field in Go's words.
+_ANEW = {
+    "Job": "Give the Job another name, with a version in it, or delete it first, and run again",
+    "StatefulSet": "Delete the StatefulSet with --cascade=orphan, which leaves its pods and claims, and run again; a claim is made larger by itself",
+    "": "Give the object another name, or delete it first, and run again",
+}
+# The only fields of a StatefulSet that may change (kubernetes.io, StatefulSets); its refusal lists these and not what was changed.
+_OF_A_SET = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds")
+
+
+def _unchangeable(message: str, causes: list[dict], action: Action) -> list[str]:
+    """The fields that a refusal says cannot be changed; [] when it says something else."""
+    found = [cause.get("field", "") for cause in causes if "field is immutable" in cause.get("message", "")]
+    if "updates to statefulset spec" in message and action.live:
+        paths = changed_paths(before_image(action.live).get("spec", {}), action.body.get("spec", {}))
+        names = {re.split(r"[.\[]", path)[0] for path in paths}
+        found += [f"spec.{name}" for name in sorted(names) if name not in _OF_A_SET]
+    return [name for name in dict.fromkeys(found) if name]
 
 
 def without_secrets(text: str, body: dict) -> str:

@@ -10,7 +10,7 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError
 from ._fields import own_entry
-from ._ledger import NAMESPACES, SECRETS
+from ._ledger import NAMESPACES
 from ._manifest import LABEL_PLATFORM, Ref
 from ._plan import Record, ref_from_key
 from ._types import ResourceType, group_kind, ref_of
@@ -41,30 +41,28 @@ def observe(cluster: Cluster, platform: str, record: Record, wanted: Types | Non
 
 
 def _labelled(cluster: Cluster, platform: str, refs: Types) -> dict[Ref, dict]:
-    """What carries our label: a list for each kind."""
+    """What carries our label: a list for each kind, or for each kind and namespace where the identity may not look further."""
     kinds = {(rtype.group, rtype.kind): rtype for rtype in refs.values()}  # one version of each will do
     spaces: dict[ResourceType, set[str]] = collections.defaultdict(set)
     for ref, rtype in refs.items():
         spaces[kinds[rtype.group, rtype.kind]].add(ref.namespace)
     selector = f"{LABEL_PLATFORM}={platform}"
-    lists = cluster.each(lambda item: [(ref_of(item[0], obj), obj) for obj in _list(cluster, *item, selector)], spaces.items())
-    return {ref: obj for found in lists for ref, obj in found}
 
-
-def _list(cluster: Cluster, rtype: ResourceType, namespaces: t.Collection[str], selector: str) -> list[dict]:
-    """In one request where the identity may look in all namespaces. Secrets of other people's namespaces are never asked for."""
-    if len(namespaces) > 1 and (rtype.group, rtype.kind) != (SECRETS.group, SECRETS.kind):
+    def look(asked: tuple[ResourceType, str]) -> list[dict] | None:
+        """None where the identity may not look in all namespaces, or at a whole kind that is in none."""
         try:
-            return cluster.list(rtype, selector)
+            return cluster.list(asked[0], selector, asked[1])
         except ApiError as exc:
-            if exc.status != 403:
-                raise
-    try:
-        return [obj for name in sorted(namespaces) for obj in cluster.list(rtype, selector, name)]
-    except ApiError as exc:
-        if exc.status == 403 and not rtype.namespaced:
-            return []  # who may not list them may still read the ones that are named
-        raise
+            if exc.status == 403 and not asked[1]:
+                return None
+            raise
+
+    wide = [(rtype, "" if len(names) > 1 else next(iter(names))) for rtype, names in spaces.items()]
+    lists = cluster.each(look, wide)
+    refused = [rtype for (rtype, _name), found in zip(wide, lists) if found is None]
+    narrow = [(rtype, name) for rtype in refused if rtype.namespaced for name in sorted(spaces[rtype])]
+    asked, answers = [*wide, *narrow], [*lists, *cluster.each(look, narrow)]
+    return {ref_of(rtype, obj): obj for (rtype, _name), found in zip(asked, answers) for obj in found or ()}
 
 
 def _unlabelled(cluster: Cluster, lacking: Types, refs: Types, live: dict[Ref, dict]) -> dict[Ref, dict]:

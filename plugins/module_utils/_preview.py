@@ -4,6 +4,8 @@
 """What a plan means, for people (diff, summary lines) and for machines (changes). Secret values never leave here."""
 from __future__ import annotations
 
+import typing as t
+
 from ._apply import explain
 from ._cluster import Cluster
 from ._errors import ApiError, InvalidInput
@@ -15,8 +17,14 @@ OUR_LABELS = (LABEL_PLATFORM, LABEL_COMPONENT)
 HIDDEN, HIDDEN_CHANGED = "(hidden)", "(hidden, changed)"
 
 
-def dry_run(cluster: Cluster, plan: Plan, force: bool) -> dict[Action, dict]:
-    """{action: what the server would make of it} for every create and update it can judge now.
+# Kinds with fields that cannot be changed: a run asks about them before its first write, as a preview asks about everything.
+UNCHANGEABLE = frozenset((
+    "Job", "StatefulSet", "PersistentVolumeClaim", "RoleBinding", "ClusterRoleBinding", "StorageClass", "PriorityClass", "CustomResourceDefinition",
+))
+
+
+def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] | None = None) -> dict[Action, dict]:
+    """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these.
 
     All refusals are collected into one InvalidInput.
     """
@@ -41,6 +49,7 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool) -> dict[Action, dict]:
             return None
 
     asked = [a for a in plan.actions if a.verb in (CREATE, UPDATE) and not a.pending]
+    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and a.ref.kind in kinds]
     answers = [answer for answer in cluster.each(attempt, asked) if answer]
     if errors:
         raise InvalidInput("the API server would refuse this, nothing was written:\n- " + "\n- ".join(errors), errors=errors)

@@ -26,7 +26,7 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
     if unknown:
         raise InvalidInput(f"no such component in release {current['number']}: {', '.join(sorted(unknown))}")
     options.force = True
-    target = Target(releaser.described(current, chosen), chosen, lambda _ref: True, current["number"])
+    target = Target(releaser.described(current, chosen), chosen, lambda _ref: True, current["number"], back=True)
     plan = releaser.plan(target, state)
     found = _find(releaser, plan, ignored)
     result = {

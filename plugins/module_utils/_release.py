@@ -23,7 +23,7 @@ from ._permissions import permit
 from ._plan import (
     CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, refuse_foreign, refuse_irreversible, resolve,
 )
-from ._preview import change, diff, dry_run, summary_lines
+from ._preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from ._references import missing
 from ._types import ResourceType, group_kind
 from ._wait import Waiter
@@ -134,6 +134,7 @@ class Releaser:
         if not plan.writes:
             self._wait(plan, target)
             return self._finished(result)
+        dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
         return self.carry_out(plan, state, vector, target, result)
 
     def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:

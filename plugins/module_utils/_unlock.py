@@ -74,7 +74,8 @@ def _open(releaser: Releaser, state: State, journal: dict, entries: list[Entry],
     left = [dict(zip(("object", "message"), error.split(": ", 1)), outcome=STUCK) for error in report.errors]
     if left:
         why = f"unlocked by {releaser.options.facts['by']}; not as before: " + ", ".join(item["object"] for item in left)
-        failure = {"number": state.next_number, "status": FAILED, "at": journal["at"], "run": journal["run"], "by": journal["by"], "error": why, "components": {}}
+        run = {name: journal[name] for name in ("at", "run", "by")}
+        failure = {**run, "number": state.next_number, "status": FAILED, "error": why, "components": {}}
         state.releases = [*state.releases, failure]
         releaser.ledger.save(state, releaser.options.keep)
     releaser.lock.release()

@@ -18,7 +18,10 @@ description:
   - Asks before the first write whether the identity used may do all that the plan, and undoing it, needs. One error names every
     permission that is missing.
   - When anything fails after the first write, the state before is restored. Changed objects get their fields back, new
-    objects go, claims and namespaces that hold data stay.
+    objects go, claims and namespaces that hold data or anything of others stay.
+  - What belongs to another platform is refused. What was there before and is nobody's is taken over and never deleted.
+  - Replicas that an autoscaler has set are left to it, whether it is in the bundle or not.
+  - What is being deleted is waited for and made anew.
   - A run that was killed leaves its journal; the next run restores the state before it and then goes on.
 options:
   state:
@@ -26,7 +29,8 @@ options:
       - V(present) deploys O(bundle).
       - V(rolled_back) returns to release O(to) from the ledger, as a new release.
       - V(absent) removes everything the ledger owns, in reverse order, and waits until it is gone. Namespaces that hold claims or
-        workloads of others stay, and so does the ledger, so that a rollback can bring the platform back.
+        anything of others stay, objects that were there before the platform only lose its labels, and the ledger stays, so that a rollback
+        can bring the platform back.
     type: str
     choices: [present, rolled_back, absent]
     default: present
@@ -71,12 +75,13 @@ options:
     default: false
   data:
     description:
-      - With O(state=absent), also remove PersistentVolumeClaims and PersistentVolumes, and with them what they hold.
+      - With O(state=absent), also remove the platform's PersistentVolumeClaims and PersistentVolumes, and with them what they hold.
     type: bool
     default: false
   forget:
     description:
-      - With O(state=absent), also remove the ledger, unless something was kept. There is no way back after that.
+      - With O(state=absent), also remove the ledger, unless something was kept. There is no way back after that. Its namespace goes only if
+        a platform made it and nothing else is in it.
     type: bool
     default: false
   prune:
@@ -138,6 +143,7 @@ extends_documentation_fragment:
   - genai.platform.platform.attributes
 seealso:
   - module: genai.platform.release_info
+  - module: genai.platform.unlock
 """
 
 EXAMPLES = r"""
@@ -197,7 +203,24 @@ changes:
   type: list
   elements: dict
   sample:
-    - {component: inference_app, action: update, kind: ConfigMap, namespace: inference, name: inference, fields: [data.title], pending: ''}
+    - component: inference_app
+      action: update
+      kind: ConfigMap
+      namespace: inference
+      name: inference
+      fields: [data.title]
+      pending: ''
+      taken_over: false
+taken_over:
+  description: Objects that were there before the platform and are nobody's, to which this run writes for the first time.
+  returned: success
+  type: list
+  elements: str
+scaled:
+  description: Workloads whose replicas an autoscaler outside of the bundle has set; the manifest's number is not applied.
+  returned: success
+  type: list
+  elements: str
 ledger:
   description: In check mode, the ledger's own objects that the real run would create.
   returned: success

@@ -120,7 +120,7 @@ def test_routes_and_the_scc_are_permissions_of_their_own(api, account, monkeypat
     told = play("site.yml", *preview, code=2).output
     # Or to bind to the role that allows just this, which is what the account holds.
     assert "use securitycontextconstraints.security.openshift.io restricted-v2 in namespace least" in told, told
-    assert "list routes.route.openshift.io in all namespaces" in told and "routes/custom-host.route.openshift.io in namespace least" in told, told
+    assert "list, patch routes.route.openshift.io in namespace least" in told and "routes/custom-host.route.openshift.io in namespace least" in told, told
     assert audit.writes() == []
 
 
