@@ -231,7 +231,7 @@ def explain(exc: ApiError, action: Action) -> ApiError:
         text = f"another manager owns fields that differ: {who}. To take them over: -e common_force_conflicts=true (force_conflicts of the module)"
     fixed = _unchangeable(exc.message, causes, action)
     if fixed:
-        text = f"{', '.join(fixed)} cannot be changed once the object is there. {_ANEW.get(action.ref.kind, _ANEW[''])}"
+        text = f"{', '.join(fixed)} cannot be changed once the object is there. Hint: {_ANEW.get(action.ref.kind, _ANEW[''])}"
     if "failed calling webhook" in text:
         text = f"{text}. Hint: {WEBHOOK_HINT}"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
@@ -239,9 +239,9 @@ def explain(exc: ApiError, action: Action) -> ApiError:
 
 # What to do about a field that cannot be changed, by kind. The API server says only that it cannot, with the whole of the field in Go's words.
 _ANEW = {
-    "Job": "Give the Job another name, with a version in it, or delete it first, and run again",
-    "StatefulSet": "Delete the StatefulSet with --cascade=orphan, which leaves its pods and claims, and run again; a claim is made larger by itself",
-    "": "Give the object another name, or delete it first, and run again",
+    "Job": "give the Job another name, with a version in it, or delete it first, and run again",
+    "StatefulSet": "delete the StatefulSet with --cascade=orphan, which leaves its pods and claims, and run again; a claim is made larger by itself",
+    "": "give the object another name, or delete it first, and run again",
 }
 # The only fields of a StatefulSet that may change (kubernetes.io, StatefulSets); its refusal lists these and not what was changed.
 _OF_A_SET = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds")
@@ -402,6 +402,8 @@ class Undo:
             return
         why = self._kept(entry)
         if why:
+            if entry.kind == "Namespace" and occupied(self.cluster, entry.name, self.platform, self.ours, claims=False):
+                let_go(self.cluster, entry.rtype, entry.ref)  # no release has it, and others live in it
             self.report.kept.append(f"{entry.ref}: {why}")
             return
         self.cluster.delete(entry.rtype, entry.namespace, entry.name, live["metadata"]["uid"])

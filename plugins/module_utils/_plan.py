@@ -210,7 +210,7 @@ def make_plan(
         if ref in dying:
             pending = "what has its name is being deleted, and has to be gone first"
         elif not pending and ref.namespace in created_namespaces:
-            pending = "its Namespace is created in the same run"
+            pending = f"its Namespace is {'being deleted, and made anew' if created_namespaces[ref.namespace] else 'created'} in the same run"
         action = Action(CREATE, ref, item.component, rtype, item.wave, item, current, pending, after=dying.get(ref))
         if current is None and _done(item, known.get(record_key(ref))):
             action.verb = UNCHANGED
@@ -269,7 +269,7 @@ def refuse_irreversible(plan: Plan) -> None:
     """
     errors = [text for action in plan.actions if action.verb == UPDATE and action.ref.kind == "CustomResourceDefinition" for text in _stored(action)]
     if errors:
-        raise InvalidInput("this could not be undone, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
+        raise InvalidInput("this cannot be undone, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
 
 
 def note_replacements(plan: Plan) -> None:

@@ -144,11 +144,12 @@ def release_once(platform: Platform, bundle: dict[str, list[dict]], free: t.Call
 
 
 class Members:
-    """The fewest pods with a label that were there and not on their way out while the block ran."""
+    """The fewest pods with a label that were there and not on their way out while the block ran, and the uids of all that were."""
 
     def __init__(self, namespace: str, app: str) -> None:
         self._path, self._selector = f"/api/v1/namespaces/{namespace}/pods", f"app={app}"
         self.seen: list[int] = []
+        self.uids: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -163,6 +164,7 @@ class Members:
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
             pods = API.need("GET", self._path, labelSelector=self._selector)["items"]
+            self.uids |= {each["metadata"]["uid"] for each in pods}
             self.seen.append(sum(not each["metadata"].get("deletionTimestamp") for each in pods))
 
     @property
