@@ -10,7 +10,7 @@ from ._apply import explain
 from ._drift import ADDED, CHANGED, DELETED, Finding, findings
 from ._errors import ApiError, InvalidInput
 from ._manifest import hpa_targets
-from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan
+from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan, refuse_foreign
 from ._release import Releaser, Target
 
 
@@ -45,6 +45,8 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
         result["diff"] = [_diff(finding) for finding in found]
     if not fix or not found:
         return result
+    live = {action.ref: action.live for action in plan.actions if action.live}
+    refuse_foreign(target.desired, live, {}, options.platform, force=False)  # what another platform has made its own is not taken back
     result.update(changed=True, fixed=len(found))
     _only(plan, found)
     releaser.permit(plan)
@@ -55,6 +57,7 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
 
 def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Finding]:
     scaled = set(hpa_targets(action.desired.body for action in plan.actions if action.desired))
+    refused: list[Action] = []
 
     def look(action: Action) -> list[Finding]:
         if action.verb == CREATE:
@@ -66,12 +69,15 @@ def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Fi
             expected = action.live if action.verb == UNCHANGED else _expected(releaser, action)
         except ApiError as exc:
             if exc.status == 403:
-                releaser.permit(plan)  # who may not do this sees no drift; a refusal by admission is one
+                refused.append(action)
             return [Finding(action.ref, action.component, CHANGED, expected="as released", found=explain(exc, action).message)]
         return findings(action.ref, action.component, action.live, expected, by_autoscaler, ignored)
 
     described = [action for action in plan.actions if action.desired]
-    return [finding for found in releaser.cluster.each(look, described) for finding in found]
+    looked = [finding for found in releaser.cluster.each(look, described) for finding in found]
+    if refused:
+        releaser.permit(plan)  # who may not do this sees no drift; a refusal by admission is one
+    return looked
 
 
 def _expected(releaser: Releaser, action: Action) -> dict:

@@ -71,7 +71,7 @@ def _open(releaser: Releaser, state: State, journal: dict, entries: list[Entry],
         return []
     releaser.lock.take_over(journal)
     report = restore(releaser.cluster, entries, releaser.options.platform, releaser.lock.check)
-    left = [dict(zip(("object", "message"), error.split(": ", 1)), outcome=STUCK) for error in report.errors]
+    left = [dict(zip(("object", "message"), line.split(": ", 1)), outcome=STUCK) for line in (*report.errors, *report.kept)]
     if left:
         why = f"unlocked by {releaser.options.facts['by']}; not as before: " + ", ".join(item["object"] for item in left)
         run = {name: journal[name] for name in ("at", "run", "by")}

@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._apply import apply_plan
 from ansible_collections.genai.platform.plugins.module_utils._drift import findings
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NotPermitted
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Desired, Ref
 from ansible_collections.genai.platform.plugins.module_utils._plan import UPDATE, Action, Plan
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from fake import FakeCluster
+from story import config, configmap, deploy, obj, releaser
 
 REF = Ref("apps", "Deployment", "ns", "api")
 API = 'k:{"name":"api"}'
@@ -157,3 +161,45 @@ def test_a_patch_that_is_refused_for_good_is_an_error(times, refusal):
     with pytest.raises(ApiError, match="Deployment ns/api"):
         strip_of(cluster)
     assert len(cluster.patches) == (10 if times else 1)
+
+
+# --- the module, on a cluster where others are at it -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_who_may_not_write_is_told_what_is_missing(workers):
+    """More objects than threads are refused at once: asking what is missing takes the same threads."""
+    cluster = FakeCluster(workers=workers)
+    deploy(cluster, {"app": [obj("Namespace", "ns", None), *(config(f"c{n}", a="1") for n in range(9))]})
+    for number in range(9):
+        cluster.edit(configmap(f"c{number}"), {"data": {"a": "2"}})
+    cluster.allowed, apply, said = [], cluster.apply, []
+
+    def refuse(*args, **options):
+        if options.get("dry_run"):
+            raise ApiError("configmaps is forbidden", 403)
+        return apply(*args, **options)
+
+    def look():
+        try:
+            drift(releaser(cluster), False, None, [])
+        except NotPermitted as exc:
+            said.append(exc.message)
+
+    cluster.apply = refuse
+    run = threading.Thread(target=look, daemon=True)
+    run.start()
+    run.join(20)
+    assert not run.is_alive() and "patch configmaps in namespace ns" in said[0]
+
+
+def test_what_another_platform_has_by_now_is_drift_and_not_taken_back():
+    cluster = FakeCluster()
+    deploy(cluster, {"app": [obj("Namespace", "ns", None), config("one", a="1"), config("two")]})
+    cluster.objects.pop(configmap("one"))
+    cluster.make(config("one", labels={"genai.platform/platform": "other"}, a="x"))
+    assert len(drift(releaser(cluster), False, None, [])["drift"]) >= 2
+    writes = list(cluster.writes)
+    with pytest.raises(InvalidInput, match="ConfigMap ns/one belongs to platform other"):
+        drift(releaser(cluster), True, None, [])
+    assert cluster.writes == writes

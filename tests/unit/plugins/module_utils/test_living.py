@@ -145,6 +145,16 @@ def test_replicas_come_back_from_our_own_autoscaler_when_it_is_removed(cluster, 
     assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["changed"] is False
 
 
+def test_an_autoscaler_that_writes_between_plan_and_removal_loses_all_the_same(cluster):
+    """When the run was planned its number was the wanted one."""
+    deploy(cluster, {"app": [SPACE, workload(replicas=None), autoscaler()]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 3}}, *SCALER)
+    just_before(cluster, "delete HorizontalPodAutoscaler ns/web", lambda: cluster.edit(WEB, {"spec": {"replicas": 5}}, *SCALER))
+    deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)
+    assert cluster.objects[WEB]["spec"]["replicas"] == 3
+    assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["changed"] is False
+
+
 def test_an_undo_brings_the_autoscaler_and_its_number_back(cluster):
     deploy(cluster, {"app": [SPACE, workload(replicas=None), autoscaler()]}, wait=False)
     cluster.edit(WEB, {"spec": {"replicas": 7}}, *SCALER)

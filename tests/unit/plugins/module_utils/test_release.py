@@ -7,7 +7,7 @@ import random
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput, LockLost, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from fake import CUT, FakeCluster
 from story import deploy, obj, releaser, roll_back, state
@@ -254,3 +254,37 @@ def test_a_preview_does_not_judge_by_a_policy_that_changes(cluster, monkeypatch)
         deploy(cluster, bundle, check=True)
     shown = deploy(cluster, {**bundle, "policy": [{**policy, "spec": {"x": 2}}]}, check=True)
     assert [change["pending"] for change in shown["changes"] if change["kind"] == "Service"] == ["a policy that refuses it today changes in the same run"]
+
+
+@pytest.mark.parametrize("failure", [CUT, ApiError("forbidden", 403)], ids=["cut", "refused"])
+def test_a_lock_that_was_just_taken_is_given_back_when_the_state_cannot_be_read(cluster, monkeypatch, failure):
+    """Nothing was written yet, so there is nothing for the next run to repair."""
+    deploy(cluster, V1)
+    victim = releaser(cluster, complete=True)
+
+    def fail():
+        raise failure
+
+    monkeypatch.setattr(victim.ledger, "state_version", fail)
+    with pytest.raises(type(failure)):
+        victim.deploy(V2)
+    assert not any("journal" in str(ref) for ref in cluster.objects)
+    assert victim.lock._done.is_set() and deploy(cluster, V1)["changed"] is False
+
+
+def test_a_run_whose_lock_was_lost_while_it_restored_records_nothing(cluster, monkeypatch):
+    """Another run has taken over: its journal is not deleted, and the ledger not written."""
+    deploy(cluster, V1)
+    victim = releaser(cluster, complete=True)
+
+    def stood_still(*_args):
+        victim.lock._lost = True
+        return ""
+
+    monkeypatch.setattr(victim, "_settle", stood_still)
+    cluster.fail_at = len(cluster.writes) + 3
+    releases = [r["number"] for r in state(cluster).releases]
+    with pytest.raises(LockLost):
+        victim.deploy(V2)
+    assert [r["number"] for r in state(cluster).releases] == releases
+    assert any("journal" in str(ref) for ref in cluster.objects)
