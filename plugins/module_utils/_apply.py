@@ -403,7 +403,7 @@ class Undo:
         why = self._kept(entry)
         if why:
             if entry.kind == "Namespace" and occupied(self.cluster, entry.name, self.platform, self.ours, claims=False):
-                let_go(self.cluster, entry.rtype, entry.ref)  # no release has it, and others live in it
+                let_go(self.cluster, entry.rtype, entry.ref, live["metadata"]["uid"])  # no release has it, and others live in it
             self.report.kept.append(f"{entry.ref}: {why}")
             return
         self.cluster.delete(entry.rtype, entry.namespace, entry.name, live["metadata"]["uid"])

@@ -64,10 +64,13 @@ def _short(value: t.Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def findings(ref: Ref, component: str, live: dict, expected: dict, scaled: bool, ignored: t.Collection[str] = ()) -> list[Finding]:
+def findings(
+    ref: Ref, component: str, live: dict, expected: dict, scaled: bool, ignored: t.Collection[str] = (), taken_over: bool = False
+) -> list[Finding]:
     """The differences between `live` and `expected` (the server's dry-run answer to a forced apply of the description).
 
-    `scaled`: an autoscaler owns the replicas. `ignored`: patterns of further managers whose additions are no drift.
+    `scaled`: an autoscaler owns the replicas. `ignored`: patterns of further managers whose additions are no drift. `taken_over`: the
+    object was there before the platform, and what others have in it is theirs.
     """
     ours = owned_fields(expected) or {".": {}}  # an empty tree would mean everything
     entries = live["metadata"].get("managedFields") or []
@@ -81,7 +84,7 @@ def findings(ref: Ref, component: str, live: dict, expected: dict, scaled: bool,
             continue
         by = {"by": entry["manager"], "at": entry.get("time", "")} if entry else {}
         found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **by))
-    return found + list(_additions(ref, component, live, ours, scaled, ignored))
+    return found if taken_over else found + list(_additions(ref, component, live, ours, scaled, ignored))
 
 
 def _additions(ref: Ref, component: str, live: dict, ours: dict, scaled: bool, ignored: t.Collection[str]) -> t.Iterator[Finding]:

@@ -199,7 +199,7 @@ def make_plan(
     targets = hpa_targets(item.body for item in desired.values())
     known = {key: prints for objects in record.values() for key, prints in objects.items()}
     live, dying = _without_dying(live)
-    created_namespaces = {ref.name for ref in desired if ref.kind == "Namespace" and ref not in live}
+    created_namespaces = {ref.name: ref in dying for ref in desired if ref.kind == "Namespace" and ref not in live}
     ours = {ref: obj for ref, obj in live.items() if not platform or _owner(obj) in ("", platform)}
     leftovers = list(_leftovers(desired, ours, record, scope, owned_types, spared))
     freed = hpa_targets(a.live for a in leftovers if a.verb == DELETE and a.live)

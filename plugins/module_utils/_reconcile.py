@@ -71,7 +71,7 @@ def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Fi
             if exc.status == 403:
                 refused.append(action)
             return [Finding(action.ref, action.component, CHANGED, expected="as released", found=explain(exc, action).message)]
-        return findings(action.ref, action.component, action.live, expected, by_autoscaler, ignored)
+        return findings(action.ref, action.component, action.live, expected, by_autoscaler, ignored, action.taken_over)
 
     described = [action for action in plan.actions if action.desired]
     looked = [finding for found in releaser.cluster.each(look, described) for finding in found]
