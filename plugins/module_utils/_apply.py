@@ -374,8 +374,8 @@ class Undo:
         try:
             after = self.cluster.apply(entry.rtype, before, force=True)
         except ApiError as exc:
-            if exc.status != 422 or entry.kind in NEVER_REPLACED:
-                raise
+            if exc.status != 422 or "immutable" not in exc.message or entry.kind in NEVER_REPLACED:
+                raise  # a refusal by admission is no reason to delete anything
             live = self.cluster.get(entry.rtype, entry.namespace, entry.name)
             if live is None or live["metadata"].get("labels", {}).get(LABEL_PLATFORM) != self.platform:
                 raise

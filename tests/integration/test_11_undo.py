@@ -11,8 +11,8 @@ from ansible_collections.genai.platform.plugins.module_utils._errors import Inva
 from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils._verify import verify
 from bundles import Platform, obj, pod, workload
-from cluster import kubectl, own
-from live import Api, Looker
+from cluster import kubectl, own, play
+from live import Api, Looker, remove, until
 
 NS = own("undo")
 PLATFORM = Platform(NS)
@@ -126,6 +126,51 @@ def test_a_cancelled_run_restores(looker):
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert looker.look().differences(before) == []
+
+
+GUARD = f"{NS}-guard"
+GUARD_PATHS = [f"/apis/admissionregistration.k8s.io/v1/{plural}/{GUARD}" for plural in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")]
+
+
+def guard(api):
+    """From now on nobody may change the ConfigMap of the test; returns once that is in force."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["configmaps"], "resourceNames": ["settings"]}
+    match = {"resourceRules": [rule], "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NS}}}
+    spec = {"matchConstraints": match, "validations": [{"expression": "false", "message": "nobody may"}]}
+    for path, kind, body in zip(GUARD_PATHS, ("", "Binding"), (spec, {"policyName": GUARD, "validationActions": ["Deny"]})):
+        api.need("PATCH", path, obj("admissionregistration.k8s.io/v1", f"ValidatingAdmissionPolicy{kind}", GUARD, spec=body))
+    path = f"/api/v1/namespaces/{NS}/configmaps/settings"
+    until("the guard is in force", lambda: api.apply(path, settings("other"), dryRun="All")[0] >= 400)
+
+
+def test_a_blocked_platform_is_opened(looker, figure):
+    """The undo is refused, and so is every run after it, until unlock.yml goes on without what cannot be restored."""
+    api, ours = Api(), ("-e", f"common_platform={PLATFORM.name}", "-e", f"common_ledger_namespace={PLATFORM.ledger_namespace}")
+    PLATFORM.deploy({"app": [namespace(), settings("one")]})
+    broken = workload("Deployment", "api", NS, pod("api", image="genai-platform/nowhere:1"))
+    guarded = []
+
+    def watch(line):
+        if "Deployment" in line and not guarded:
+            guarded.append(guard(api))
+
+    try:
+        with pytest.raises(ReleaseFailed, match=f"(?s)NOT everything could be restored.*ConfigMap {NS}/settings.*nobody may"):
+            PLATFORM.releaser(watch).deploy({"app": [namespace(), settings("two"), broken]})
+        with pytest.raises(ReleaseFailed, match=r"(?s)an earlier run could not be undone.*unlock\.yml"):
+            PLATFORM.deploy({"app": [namespace(), settings("one")]})
+        before = looker.look()
+        preview = play("unlock.yml", *ours, "--check").output
+        assert f"ConfigMap {NS}/settings: stays as it is" in " ".join(preview.split()) and "nobody may" in preview, preview
+        assert looker.look().differences(before) == []
+        assert f"ConfigMap {NS}/settings: stays as it is" in " ".join(play("unlock.yml", *ours).output.split())
+        assert "not locked" in play("unlock.yml", *ours).output
+    finally:
+        remove(api, GUARD_PATHS)
+    until("the guard is gone", lambda: api.apply(f"/api/v1/namespaces/{NS}/configmaps/settings", settings("other"), dryRun="All")[0] < 400)
+    assert PLATFORM.deploy({"app": [namespace(), settings("one")]})["changed"]
+    assert json.loads(kubectl("get", "configmap", "settings", "-n", NS, "-o", "json"))["data"] == {"level": "one"}
+    figure("blocked platform: shown, opened by unlock.yml, next release", "yes, yes, deployed")
 
 
 def test_teardown_keeps_data_and_what_is_not_ours_and_can_be_undone(looker, figure):
