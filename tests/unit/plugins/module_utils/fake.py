@@ -103,12 +103,14 @@ class FakeCluster(Cluster):
     def edit(self, ref, changes, manager="kubectl-patch", subresource=""):
         """Somebody else's merge patch."""
         with self._storing:
+            self._now = EPOCH + datetime.timedelta(seconds=self.seconds)
             self._update(ref, changes, manager, subresource)
 
     def make(self, body, manager="kubectl-create"):
         """Somebody else's object."""
         ref = Ref.of(body)
         with self._storing:
+            self._now = EPOCH + datetime.timedelta(seconds=self.seconds)
             self.objects[ref] = self._born(ref, {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": {}})
             self._update(ref, body, manager, "")
 
