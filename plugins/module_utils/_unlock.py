@@ -74,8 +74,8 @@ def _open(releaser: Releaser, state: State, journal: dict, entries: list[Entry],
     left = [dict(zip(("object", "message"), line.split(": ", 1)), outcome=STUCK) for line in (*report.errors, *report.kept)]
     if left:
         why = f"unlocked by {releaser.options.facts['by']}; not as before: " + ", ".join(item["object"] for item in left)
-        failure = {"number": state.next_number, "status": FAILED, "at": journal["at"], "run": journal["run"], "by": journal["by"], "error": why, "components": {}}
-        state.releases = [*state.releases, failure]
+        run = {name: journal[name] for name in ("at", "run", "by")}
+        state.releases = [*state.releases, {"number": state.next_number, "status": FAILED, **run, "error": why, "components": {}}]
         releaser.ledger.save(state, releaser.options.keep)
     releaser.lock.release()
     return left

@@ -222,7 +222,7 @@ class FakeCluster(Cluster):
 
     def _refuse_immutable(self, obj, mine):
         if obj.get("immutable") is True:
-            was = {path: value for path, value in _leaves({key: obj[key] for key in ("data", "immutable") if key in obj})}
+            was = dict(_leaves({key: obj[key] for key in ("data", "immutable") if key in obj}))
             if {path: value for path, value in mine.items() if path[0] in ("data", "immutable")} != was:
                 raise Refused(422, "field is immutable when `immutable` is set", reason="Invalid")
 

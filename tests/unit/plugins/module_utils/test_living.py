@@ -2,7 +2,6 @@
 """Releases on a cluster that lives: people, autoscalers, other platforms and other versions of an API are at it, too."""
 from __future__ import annotations
 
-import copy
 import os
 import signal
 import threading
@@ -10,7 +9,7 @@ import time
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply
-from ansible_collections.genai.platform.plugins.module_utils._errors import Interrupted, InvalidInput, ReleaseFailed, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
