@@ -22,7 +22,7 @@ from ._references import RBAC
 from ._types import ResourceType, group_kind
 
 # The verbs that an action needs, those that undo it among them.
-VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("patch",), DELETE: ("create", "delete", "get", "patch"), ORPHAN: ("patch",)}
+VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("get", "patch"), DELETE: ("create", "delete", "get", "patch"), ORPHAN: ("get", "patch")}
 LEDGER_VERBS = ("create", "delete", "get", "list", "patch")
 NOWHERE = "-"  # no namespace can have this name: what holds in it holds in all
 ROLES = {"Role": "roles", "ClusterRole": "clusterroles"}

@@ -103,12 +103,14 @@ class FakeCluster(Cluster):
     def edit(self, ref, changes, manager="kubectl-patch", subresource=""):
         """Somebody else's merge patch."""
         with self._storing:
+            self._now = EPOCH + datetime.timedelta(seconds=self.seconds)
             self._update(ref, changes, manager, subresource)
 
     def make(self, body, manager="kubectl-create"):
         """Somebody else's object."""
         ref = Ref.of(body)
         with self._storing:
+            self._now = EPOCH + datetime.timedelta(seconds=self.seconds)
             self.objects[ref] = self._born(ref, {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": {}})
             self._update(ref, body, manager, "")
 
@@ -220,7 +222,7 @@ class FakeCluster(Cluster):
 
     def _refuse_immutable(self, obj, mine):
         if obj.get("immutable") is True:
-            was = {path: value for path, value in _leaves({key: obj[key] for key in ("data", "immutable") if key in obj})}
+            was = dict(_leaves({key: obj[key] for key in ("data", "immutable") if key in obj}))
             if {path: value for path, value in mine.items() if path[0] in ("data", "immutable")} != was:
                 raise Refused(422, "field is immutable when `immutable` is set", reason="Invalid")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
 from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
-from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
 
@@ -52,6 +52,10 @@ def configmap(name, namespace="ns"):
 
 def managers(cluster, ref):
     return sorted(entry["manager"] for entry in cluster.objects[ref]["metadata"].get("managedFields", []))
+
+
+def owner(cluster, ref):
+    return cluster.objects[ref]["metadata"].get("labels", {}).get(LABEL_PLATFORM)
 
 
 def fail_when(cluster, what, failure=None):

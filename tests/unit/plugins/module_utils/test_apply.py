@@ -11,7 +11,7 @@ from ansible_collections.genai.platform.plugins.module_utils._errors import ApiE
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from fake import FakeCluster
-from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, obj
+from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, managers, obj, owner
 
 SPACE = obj("Namespace", "ns", None)
 CONFIGMAPS = ResourceType("", "v1", "ConfigMap", "configmaps", True)
@@ -132,3 +132,91 @@ def test_only_the_very_object_is_let_go(cluster):
     with pytest.raises(ApiError):
         let_go(cluster, CONFIGMAPS, configmap("one"), "the uid of one that is gone")
     assert cluster.objects[configmap("one")]["metadata"]["labels"] == {LABEL_PLATFORM: "other"}
+
+
+# --- who made it -----------------------------------------------------------------------------------------------------
+
+
+def test_clocks_that_differ_leave_nothing_of_a_failed_first_release():
+    cluster = FakeCluster(skews=(0, -3))
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="is restored"):
+        deploy(cluster, {"app": [SPACE, *(config(f"c{n}") for n in range(6))]})
+    assert cluster.objects == {}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_somebody_made_after_planning_loses_our_fields_only(cluster, killed, monkeypatch):
+    cluster.make(SPACE)
+    just_before(cluster, "apply ConfigMap ns/one", lambda: cluster.make(config("one", theirs="x")))
+    bundle = {"app": [config("one", ours="y"), config("two")]}
+    if killed:
+        kill_at(cluster, monkeypatch, STATE, bundle)
+        assert deploy(cluster, {"app": [config("three")]})["repaired"]
+    else:
+        fail_when(cluster, STATE)
+        with pytest.raises(ReleaseFailed, match="is restored"):
+            deploy(cluster, bundle)
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x"} and owner(cluster, configmap("one")) is None
+    assert configmap("two") not in cluster.objects
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_somebody_made_and_changed_meanwhile_is_not_taken_for_ours(cluster, killed, monkeypatch):
+    """Their entry says when they changed it last, which is after it was made; ours says that it was there before us."""
+    cluster.make(SPACE)
+
+    def make():
+        cluster.make(config("one", theirs="x"))
+        cluster.seconds += 5
+        cluster.edit(configmap("one"), {"data": {"theirs": "z"}}, "kubectl-create")
+
+    just_before(cluster, "apply ConfigMap ns/one", make)
+    if killed:
+        kill_at(cluster, monkeypatch, STATE, {"app": [config("one", ours="y")]})
+        assert deploy(cluster, {"app": [config("three")]})["repaired"]
+    else:
+        fail_when(cluster, STATE)
+        with pytest.raises(ReleaseFailed):
+            deploy(cluster, {"app": [config("one", ours="y")]})
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "z"}
+
+
+def test_what_the_server_said_it_created_is_ours_whoever_else_wrote_to_it_at_once(cluster):
+    cluster.make(SPACE)
+    before, cluster.tick = cluster.contents(), 0
+    fail_when(cluster, STATE)
+    just_before(cluster, STATE, lambda: cluster.edit(configmap("one"), {"metadata": {"annotations": {"seen": "yes"}}}, "an-operator"))
+    with pytest.raises(ReleaseFailed, match="is restored"):
+        deploy(cluster, {"app": [config("one", ours="y")]})
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("tick", [0, 1], ids=["all within a second", "over time"])
+def test_what_a_killed_run_made_is_removed_by_the_next(cluster, tick, monkeypatch):
+    cluster.tick = tick
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("kept")]})
+    kill_at(cluster, monkeypatch, STATE, {"app": [config("kept"), config("one"), workload()]}, wait=False)
+    assert configmap("one") in cluster.objects and WEB in cluster.objects
+    assert deploy(cluster, {"app": [config("kept")]})["repaired"]
+    assert configmap("one") not in cluster.objects and WEB not in cluster.objects
+
+
+@pytest.mark.parametrize(
+    ("at", "managed_by"),
+    [
+        ("delete ConfigMap ns/one", ["genai.platform", "kubectl-patch"]),
+        (STATE, ["genai.platform", "kubectl-patch"]),
+    ],
+    ids=["before it was deleted", "after it was deleted"],
+)
+def test_a_hand_edit_is_there_once_after_a_repair(cluster, at, managed_by, monkeypatch):
+    """Within one second no clock tells whether the object was deleted and made again; its uid does."""
+    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
+    cluster.edit(configmap("one"), {"data": {"z": "by hand"}})
+    cluster.tick = 0
+    kill_at(cluster, monkeypatch, at, {"app": [SPACE, config("two")]})
+    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1", "z": "by hand"}
+    assert managers(cluster, configmap("one")) == managed_by

@@ -2,7 +2,6 @@
 """Releases on a cluster that lives: people, autoscalers, other platforms and other versions of an API are at it, too."""
 from __future__ import annotations
 
-import copy
 import os
 import signal
 import threading
@@ -10,13 +9,13 @@ import time
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply
-from ansible_collections.genai.platform.plugins.module_utils._errors import Interrupted, InvalidInput, ReleaseFailed, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
 from fake import FakeCluster
-from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, managers, obj, releaser, roll_back, state, tear_down
+from story import STATE, config, configmap, deploy, fail_when, just_before, obj, owner, releaser, roll_back, state, tear_down
 
 SPACE = obj("Namespace", "ns", None)
 WEB = Ref("apps", "Deployment", "ns", "web")
@@ -31,10 +30,6 @@ def workload(image="web:1", replicas=2):
 def autoscaler(version="v2", **spec):
     target = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 9}
     return {**obj("HorizontalPodAutoscaler", "web"), "apiVersion": f"autoscaling/{version}", "spec": {**target, **spec}}
-
-
-def owner(cluster, ref):
-    return cluster.objects[ref]["metadata"].get("labels", {}).get(LABEL_PLATFORM)
 
 
 @pytest.fixture
@@ -265,63 +260,6 @@ def test_a_namespace_of_ours_stays_for_what_was_taken_over_in_it(cluster, data):
     assert configmap("two") not in cluster.objects
 
 
-# --- who made it -----------------------------------------------------------------------------------------------------
-
-
-def test_clocks_that_differ_leave_nothing_of_a_failed_first_release():
-    cluster = FakeCluster(skews=(0, -3))
-    fail_when(cluster, STATE)
-    with pytest.raises(ReleaseFailed, match="is restored"):
-        deploy(cluster, {"app": [SPACE, *(config(f"c{n}") for n in range(6))]})
-    assert cluster.objects == {}
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_what_somebody_made_after_planning_loses_our_fields_only(cluster, killed, monkeypatch):
-    cluster.make(SPACE)
-    just_before(cluster, "apply ConfigMap ns/one", lambda: cluster.make(config("one", theirs="x")))
-    bundle = {"app": [config("one", ours="y"), config("two")]}
-    if killed:
-        kill_at(cluster, monkeypatch, STATE, bundle)
-        assert deploy(cluster, {"app": [config("three")]})["repaired"]
-    else:
-        fail_when(cluster, STATE)
-        with pytest.raises(ReleaseFailed, match="is restored"):
-            deploy(cluster, bundle)
-    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x"} and owner(cluster, configmap("one")) is None
-    assert configmap("two") not in cluster.objects
-
-
-@pytest.mark.parametrize("tick", [0, 1], ids=["all within a second", "over time"])
-def test_what_a_killed_run_made_is_removed_by_the_next(cluster, tick, monkeypatch):
-    cluster.tick = tick
-    cluster.make(SPACE)
-    deploy(cluster, {"app": [config("kept")]})
-    kill_at(cluster, monkeypatch, STATE, {"app": [config("kept"), config("one"), workload()]}, wait=False)
-    assert configmap("one") in cluster.objects and WEB in cluster.objects
-    assert deploy(cluster, {"app": [config("kept")]})["repaired"]
-    assert configmap("one") not in cluster.objects and WEB not in cluster.objects
-
-
-@pytest.mark.parametrize(
-    ("at", "managed_by"),
-    [
-        ("delete ConfigMap ns/one", ["genai.platform", "kubectl-patch"]),
-        (STATE, ["genai.platform", "kubectl-patch"]),
-    ],
-    ids=["before it was deleted", "after it was deleted"],
-)
-def test_a_hand_edit_is_there_once_after_a_repair(cluster, at, managed_by, monkeypatch):
-    """Within one second no clock tells whether the object was deleted and made again; its uid does."""
-    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
-    cluster.edit(configmap("one"), {"data": {"z": "by hand"}})
-    cluster.tick = 0
-    kill_at(cluster, monkeypatch, at, {"app": [SPACE, config("two")]})
-    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
-    assert cluster.objects[configmap("one")]["data"] == {"a": "1", "z": "by hand"}
-    assert managers(cluster, configmap("one")) == managed_by
-
-
 # --- what is being deleted -------------------------------------------------------------------------------------------
 
 
@@ -449,6 +387,18 @@ def test_an_object_is_read_in_the_version_it_was_applied_in(cluster, first, seco
     roll_back(cluster, wait=False)
     assert cluster.contents() == before
     assert deploy(cluster, one, wait=False)["changed"] is False
+
+
+def test_a_definition_that_could_not_come_back_is_refused_before_anything_is_written(cluster):
+    def definition(*versions, **rest):
+        names = {"kind": "Thing", "plural": "things"}
+        spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [{"name": v, "storage": v == versions[-1]} for v in versions]}
+        return {**obj("CustomResourceDefinition", "things.example.com", None), "apiVersion": "apiextensions.k8s.io/v1", "spec": spec, **rest}
+
+    cluster.make(definition("v1", status={"storedVersions": ["v1"]}))
+    with pytest.raises(InvalidInput, match="could not be undone, nothing was written"):
+        deploy(cluster, {"app": [definition("v1", "v2")]})
+    assert cluster.writes == []
 
 
 def test_failures_push_out_no_release_to_return_to(cluster):

@@ -153,6 +153,15 @@ def test_an_undo_keeps_it_for_what_has_a_name_of_ours_but_was_made_by_others(clu
     assert cluster.objects[configmap("one")]["data"] == {"theirs": "x"} and configmap("two") not in cluster.objects
 
 
+def test_a_repair_keeps_it_for_what_the_killed_run_had_not_come_to(cluster, monkeypatch):
+    del cluster.objects[Ref("", "Namespace", "", "ns")]
+    deploy(cluster, {"app": [obj("Namespace", "elsewhere", None)]})
+    kill_at(cluster, monkeypatch, "apply ConfigMap ns/one", {"app": [obj("Namespace", "elsewhere", None), SPACE, config("one", ours="y")]})
+    cluster.make(config("one", theirs="x"))
+    assert deploy(cluster, {"app": [obj("Namespace", "elsewhere", None)]})["repaired"]
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x"}
+
+
 def test_a_teardown_keeps_it(cluster):
     del cluster.objects[Ref("", "Namespace", "", "ns")]
     deploy(cluster, {"app": [SPACE, config("one")]})

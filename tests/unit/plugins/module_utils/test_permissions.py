@@ -10,7 +10,7 @@ from ansible_collections.genai.platform.plugins.module_utils._manifest import Re
 from ansible_collections.genai.platform.plugins.module_utils._permissions import (
     NOWHERE, Need, covered, lines, missing, of_actions, of_ledger, of_reading, require,
 )  # fmt: skip
-from ansible_collections.genai.platform.plugins.module_utils._plan import CREATE, DELETE, KEEP, UNCHANGED, UPDATE, Action
+from ansible_collections.genai.platform.plugins.module_utils._plan import CREATE, DELETE, KEEP, ORPHAN, UNCHANGED, UPDATE, Action
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
@@ -43,7 +43,10 @@ def verbs(found, resource):
 
 @pytest.mark.parametrize(
     ("verb", "wanted"),
-    [(CREATE, {"create", "delete", "get", "patch"}), (UPDATE, {"patch"}), (DELETE, {"create", "delete", "get", "patch"}), (UNCHANGED, set()), (KEEP, set())],
+    [
+        (CREATE, {"create", "delete", "get", "patch"}), (DELETE, {"create", "delete", "get", "patch"}),
+        (UPDATE, {"get", "patch"}), (ORPHAN, {"get", "patch"}), (UNCHANGED, set()), (KEEP, set()),
+    ],
 )
 def test_an_action_needs_its_verbs_and_those_that_undo_it(verb, wanted):
     found = needs(action(verb, "ConfigMap"))
@@ -52,11 +55,12 @@ def test_an_action_needs_its_verbs_and_those_that_undo_it(verb, wanted):
 
 def test_a_workload_that_is_waited_for_is_watched_with_its_pods():
     found = needs(action(UPDATE, "Deployment", "apps/v1"))
-    assert found == {
-        Need("patch", "apps", "deployments", "ns", "one"), Need("watch", "apps", "deployments", "ns"), Need("get", "apps", "replicasets", "ns"),
+    written = {Need(verb, "apps", "deployments", "ns", "one") for verb in ("get", "patch")}
+    assert found == written | {
+        Need("watch", "apps", "deployments", "ns"), Need("get", "apps", "replicasets", "ns"),
         Need("list", "", "pods", "ns"), Need("watch", "", "pods", "ns"), Need("get", "", "pods/log", "ns"), Need("list", "", "events", "ns"),
     }
-    assert needs(action(UPDATE, "Deployment", "apps/v1"), waiting=False) == {Need("patch", "apps", "deployments", "ns", "one")}
+    assert needs(action(UPDATE, "Deployment", "apps/v1"), waiting=False) == written
     found = needs(action(UPDATE, "StatefulSet", "apps/v1"))
     assert Need("create", "", "pods/eviction", "ns") in found and verbs(found, "pods") == {"list", "watch"}, "no pod is deleted"
     template = action(CREATE, "ConstraintTemplate", "templates.gatekeeper.sh/v1", namespace="")
@@ -94,7 +98,7 @@ def test_a_role_of_a_wrong_shape_is_the_servers_to_refuse(rest):
 
 @pytest.mark.parametrize("ref", [None, 1, {}, {"kind": "Group", "name": "x"}])
 def test_a_binding_to_nothing_is_the_servers_to_refuse(ref):
-    assert {need.verb for need in needs(action(UPDATE, "RoleBinding", f"{RBAC}/v1", roleRef=ref))} == {"patch"}
+    assert {need.verb for need in needs(action(UPDATE, "RoleBinding", f"{RBAC}/v1", roleRef=ref))} == {"get", "patch"}
 
 
 GRANTED = [rule("get list", "pods pods/log"), rule("get", "secrets", resourceNames=["a", "b"]), {"verbs": ["get"], "nonResourceURLs": ["/metrics"]}]
@@ -121,9 +125,9 @@ def test_who_binds_to_a_role_holds_what_it_grants_or_may_bind(kind):
     role = Ref(RBAC, kind, "ns" if kind == "Role" else "", "reader")
     bind = Need("bind", RBAC, f"{kind.lower()}s", "ns", "reader")
     binding = action(UPDATE, "RoleBinding", f"{RBAC}/v1", roleRef=ref)
-    patch = Need("patch", RBAC, "rolebindings", "ns", "one")
-    assert needs(binding, roles={role: [rule("get", "pods")]}) == {patch, Need("get", "", "pods", "ns", "", bind)}
-    assert needs(binding) == {patch, bind}, "a role that nobody knows"
+    written = {Need(verb, RBAC, "rolebindings", "ns", "one") for verb in ("get", "patch")}
+    assert needs(binding, roles={role: [rule("get", "pods")]}) == written | {Need("get", "", "pods", "ns", "", bind)}
+    assert needs(binding) == written | {bind}, "a role that nobody knows"
 
 
 @pytest.mark.parametrize(
