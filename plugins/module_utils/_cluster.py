@@ -56,6 +56,7 @@ class Cluster:
         self.requests: collections.Counter[str] = collections.Counter()
         self._count = threading.Lock()
         self.created: set[str] = set()  # uids of the objects that an apply of this conversation has created
+        self.fence: t.Callable[[], None] | None = None  # asked before a write is tried again; raises when it must not be
         self._answered = False
         self._cancelled = threading.Event()
         self._date = email.utils.formatdate(usegmt=True)
@@ -82,6 +83,8 @@ class Cluster:
         """As `request`; returns the response."""
         since = time.monotonic()
         for attempt in itertools.count(1):
+            if attempt > 1 and self.fence and method != "GET" and "dryRun" not in (query or {}):
+                self.fence()  # the lock may have been lost since the first try
             spent = attempt >= ATTEMPTS and time.monotonic() - since >= OUTAGE_SECONDS
             try:
                 response = self._send(method, path, query, body, content_type, accept)

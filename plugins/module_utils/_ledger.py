@@ -14,13 +14,14 @@ Payloads are gzipped JSON, cut into as many Secrets as their size needs.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import gzip
 import json
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, Busy, InvalidInput
+from ._errors import ApiError, Busy, InvalidInput, PlatformError
 from ._fields import fingerprint
 from ._manifest import Ref
 from ._occupied import occupied
@@ -267,10 +268,11 @@ class Ledger:
         main, parts = self._secrets("state", f"{self.platform}.state", data)
         for secret in [*parts, main]:
             self.cluster.apply(SECRETS, secret, force=True)
-        for name in set(self._state_parts) - set(_more(main)):
-            self.cluster.delete(SECRETS, self.namespace, name)
-        for component, revision in before - used:
-            self._delete_with_parts(self.cluster.get(SECRETS, self.namespace, self._revision_name(component, revision)))
+        with contextlib.suppress(PlatformError):  # it is recorded: what is left over now is no reason to undo anything
+            for name in set(self._state_parts) - set(_more(main)):
+                self.cluster.delete(SECRETS, self.namespace, name)
+            for component, revision in before - used:
+                self._delete_with_parts(self.cluster.get(SECRETS, self.namespace, self._revision_name(component, revision)))
 
     def planned_secrets(self, components: t.Mapping[str, int], first: bool) -> list[str]:
         """Names of the Secrets that a release with these new revisions creates, for the preview."""

@@ -36,7 +36,7 @@ class Lock:
         self.cluster, self.ledger, self.clock = cluster, ledger, clock
         self._uid = self._version = ""
         self._renewed, self._lost = 0.0, False
-        self._renewing = threading.Lock()
+        self._renewing, self._renewer = threading.Lock(), 0
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -65,17 +65,29 @@ class Lock:
     def _hold(self, journal: dict, began: float) -> None:
         self._uid, self._version, self._renewed, self._lost = journal["uid"], journal["version"], began, False
         self._done.clear()
+        self.cluster.fence = self.check
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Ends the renewing and leaves the journal where it is: for a run that could not restore everything."""
         self._done.set()
+        self.cluster.fence = None
         if self._thread:
             self._thread.join()
 
+    def abandon(self) -> None:
+        """Ends the renewing, and says in the journal that nobody is at work any more, so that the next run need not wait to be sure."""
+        self.stop()
+        try:
+            self._patch(self._uid, self._version, {ANNOTATION_HOLDER: json.dumps({"ended": True})})
+        except PlatformError:
+            pass  # the next run finds out by itself
+
     def check(self) -> None:
-        """For before every write. Costs no request unless the last renewal is too old."""
+        """For before every write, and before one is tried again. Costs no request unless the last renewal is too old."""
+        if self._renewer == threading.get_ident():
+            return  # the renewal itself is being tried again
         if self._is_old():
             self._renew(unless_done=True)
         if self._lost or self._is_old():
@@ -94,6 +106,7 @@ class Lock:
             if self._lost or (unless_done and not self._is_old()):
                 return
             began = self.clock()  # from before the request: how long it took is part of the journal's age
+            self._renewer = threading.get_ident()
             try:
                 meta = self._patch(self._uid, self._version, {ANNOTATION_RENEWED: self.cluster.server_time})
                 self._version, self._renewed = meta["resourceVersion"], began
@@ -101,6 +114,8 @@ class Lock:
                 self._lost = exc.status in (404, 409) and not self._is_ours()
             except PlatformError:
                 pass  # not reached: `check` counts the time
+            finally:
+                self._renewer = 0
 
     def _is_ours(self) -> bool:
         """Whether the journal is still ours although its version is another: the answer to a renewal of our own was lost."""
@@ -139,6 +154,8 @@ def _space() -> str:
 
 
 def _ended(holder: dict) -> bool:
+    if holder.get("ended"):
+        return True
     here = bool(holder.get("space")) and holder["space"] == _space()
     if not here:
         return False

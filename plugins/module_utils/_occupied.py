@@ -10,7 +10,7 @@ from ._cluster import Cluster
 from ._errors import ApiError
 from ._manifest import LABEL_PLATFORM, Ref
 from ._references import BUILT_IN
-from ._types import ResourceType, ref_of
+from ._types import ResourceType, group_kind, ref_of
 
 CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
 SHOWN = 3
@@ -88,3 +88,12 @@ def _derived(rtype: ResourceType, meta: dict, hidden: t.Container[tuple[str, str
     if owners:
         return not any(owner in hidden for owner in owners)
     return any(name in (meta.get("annotations") or {}) for name in TOKEN_OF)
+
+
+def foreign_resources(cluster: Cluster, definition: dict, ours: t.Container[Ref]) -> str:
+    """Why a CustomResourceDefinition has to stay: there are resources of its kind that are not ours; '' when there are none."""
+    spec = definition["spec"]
+    rtype = group_kind(cluster.types().values()).get((spec["group"], spec["names"]["kind"]))
+    if rtype is None or all(ref_of(rtype, obj) in ours for obj in cluster.list(rtype, metadata=True)):
+        return ""
+    return "there are resources of its kind that are not ours"

@@ -20,8 +20,10 @@ from ._limit import limit, named
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._observe import observe, recorded_types
 from ._permissions import permit
+from ._occupied import foreign_resources, occupied
 from ._plan import (
-    CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, refuse_foreign, refuse_irreversible, resolve,
+    CREATE, DELETE, KEEP, PROTECTED, TAKEN_OVER, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, ref_from_key, refuse_foreign,
+    refuse_irreversible, resolve,
 )
 from ._preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from ._references import missing
@@ -170,7 +172,7 @@ class Releaser:
         self.lock.take_over(journal)
         report = restore(self.cluster, [Entry.read(entry) for entry in journal["entries"]], self.options.platform, self.lock.check)
         if report.errors:
-            self.lock.stop()
+            self.lock.abandon()
             raise ReleaseFailed(
                 "an earlier run could not be undone: " + "; ".join(report.errors) + ". Remove the cause and run again; unlock.yml (with --check"
                 " first) shows what is not as it was before that run, and goes on without it", restored=dataclasses.asdict(report),
@@ -195,9 +197,28 @@ class Releaser:
         refuse_irreversible(plan)
         if target.back:
             note_replacements(plan)
+        if target.limited or target.back:
+            self._keep_what_others_use(plan, state)
         if target.references:
             self._refuse_dangling(target.desired, plan, live)
         return plan
+
+    def _keep_what_others_use(self, plan: Plan, state: State) -> None:
+        """Turns the removal of a namespace or a definition into keeping it where anybody else's would go with it. (A teardown has looked
+        by itself, for it counts claims otherwise.)"""
+        taken = {ref_from_key(key).namespace for objects in state.record.values() for key, prints in objects.items() if prints[2:] == [TAKEN_OVER]}
+        ours = {ref_from_key(key) for objects in state.record.values() for key in objects}
+
+        def used(action: Action) -> str:
+            if action.ref.kind == "CustomResourceDefinition":
+                return foreign_resources(self.cluster, t.cast(dict, action.live), ours)
+            why = occupied(self.cluster, action.ref.name, self.options.platform, ours, claims=False)
+            return why or ("it holds what was there before the platform" if action.ref.name in taken else "")
+
+        going = [action for action in plan.actions if action.verb == DELETE and action.ref.kind in ("Namespace", "CustomResourceDefinition")]
+        for action, why in zip(going, self.cluster.each(used, going)):
+            if why:
+                action.verb, action.pending = KEEP, why
 
     def _live(self, target: Target, state: State, resolved: dict[Ref, tuple[ResourceType, str]]) -> dict[Ref, dict]:
         wanted = {ref: rtype for ref, (rtype, pending) in resolved.items() if not pending}
@@ -368,7 +389,7 @@ class Releaser:
         except LockLost as lost:
             self.lock.stop()
             return LockLost(f"release {release['number']} failed: {why}\nIt could not restore everything: {lost.message}")
-        self.lock.stop()
+        (self.lock.abandon if report.errors else self.lock.stop)()
         if not report.errors:
             self._record_failure(state, release, why, created)
         facts = exc.facts if isinstance(exc, PlatformError) else {}
@@ -426,7 +447,7 @@ class Releaser:
             "summary": plan.summary(),
             "summary_lines": summary_lines(plan.summary()),
             "changes": [],
-            "kept": [str(a.ref) for a in plan.actions if a.verb == KEEP],
+            "kept": [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP],
             "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],
             "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
             "ledger": [],

@@ -5,17 +5,16 @@
 from __future__ import annotations
 
 import re
-import typing as t
 
 from ._cluster import Cluster
 from ._errors import TimedOut
 from ._ledger import State
 from ._manifest import LABEL_PLATFORM, Ref
 from ._observe import observe, recorded_types
-from ._occupied import CLAIMS, occupied
+from ._occupied import CLAIMS, foreign_resources, occupied
 from ._plan import DATA, TAKEN_OVER, ref_from_key
 from ._release import Releaser
-from ._types import ResourceType, group_kind, ref_of
+from ._types import ResourceType, ref_of
 
 GONE_SECONDS = 300.0
 WAS_THERE = "it was there before the platform; only our labels go"
@@ -67,19 +66,13 @@ def _kept(
     for ref in owned:
         if ref.kind in DATA and not data:
             kept[ref] = "it holds data"
-        elif ref.kind == "CustomResourceDefinition" and _foreign_resources(releaser.cluster, live[ref], owned):
-            kept[ref] = "there are resources of its kind that are not ours"
+        elif ref.kind == "CustomResourceDefinition" and (why := foreign_resources(releaser.cluster, live[ref], owned)):
+            kept[ref] = why
     spaces = [ref for ref in owned if ref.kind == "Namespace"]
     ours = {*owned, *claims}
     found = releaser.cluster.each(lambda ref: occupied(releaser.cluster, ref.name, releaser.options.platform, ours, claims=not data), spaces)
     inside = {ref.namespace: f"it holds {ref}, which is not ours to delete" for ref in others}
     return {**kept, **{ref: why or inside[ref.name] for ref, why in zip(spaces, found) if why or ref.name in inside}}
-
-
-def _foreign_resources(cluster: Cluster, definition: dict, owned: t.Container[Ref]) -> bool:
-    spec = definition["spec"]
-    rtype = group_kind(cluster.types().values()).get((spec["group"], spec["names"]["kind"]))
-    return rtype is not None and any(ref_of(rtype, obj) not in owned for obj in cluster.list(rtype, metadata=True))
 
 
 def _claims_of_sets(cluster: Cluster, state: State, live: dict[Ref, dict]) -> list[tuple[str, Ref]]:

@@ -63,7 +63,7 @@ class FakeCluster(Cluster):
     def __init__(self, workers=4, skews=(0, 0)):  # pylint: disable=super-init-not-called
         self.server = "https://fake:6443"
         self.requests = collections.Counter()
-        self.created = set()
+        self.created, self.fence = set(), None
         self._count, self._cancelled = threading.Lock(), threading.Event()
         self._answered, self._date = True, email.utils.format_datetime(EPOCH, usegmt=True)
         self._executor = concurrent.futures.ThreadPoolExecutor(workers)

@@ -40,7 +40,7 @@ class Cluster:
         self.asked.append(f"{namespace}/{name} {uid}")
         answer = self.answers.pop(0) if self.answers else True
         if isinstance(answer, Exception):
-            raise answer
+            raise answer  # pylint: disable=raising-bad-type
         return answer
 
 

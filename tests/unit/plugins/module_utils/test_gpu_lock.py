@@ -322,6 +322,10 @@ def test_a_run_that_is_told_to_stop_leaves_the_lock_free_and_writes_no_more():
 
 def test_a_lock_that_cannot_be_given_back_is_a_warning(monkeypatch):
     cluster = platform()
-    monkeypatch.setattr(Ledger, "close_journal", lambda self, uid: (_ for _ in ()).throw(Unreachable("cut")))
+
+    def unreachable(_ledger, _uid):
+        raise Unreachable("cut")
+
+    monkeypatch.setattr(Ledger, "close_journal", unreachable)
     result = run(cluster)
     assert result["changed"] and result["warnings"] == ["the lock could not be given back: cut. A later run clears it away"]

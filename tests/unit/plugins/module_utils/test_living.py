@@ -9,8 +9,9 @@ import time
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply
-from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, ReleaseFailed, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils._lock import alive
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
@@ -396,7 +397,7 @@ def test_a_definition_that_could_not_come_back_is_refused_before_anything_is_wri
         return {**obj("CustomResourceDefinition", "things.example.com", None), "apiVersion": "apiextensions.k8s.io/v1", "spec": spec, **rest}
 
     cluster.make(definition("v1", status={"storedVersions": ["v1"]}))
-    with pytest.raises(InvalidInput, match="could not be undone, nothing was written"):
+    with pytest.raises(InvalidInput, match="cannot be undone, nothing was written"):
         deploy(cluster, {"app": [definition("v1", "v2")]})
     assert cluster.writes == []
 
@@ -442,3 +443,46 @@ def test_nothing_is_written_between_a_signal_and_the_undo(cluster):
     undone = [index for index, line in enumerate(seen) if line.startswith("delete ConfigMap ns/c")]
     assert len(made) <= 8 + 4 and made[-1] < undone[0] and len(undone) == len(made)
     assert cluster.contents() == before
+
+
+# --- what is pruned although it is protected, and a run that gives up --------------------------------------------------
+
+
+@pytest.mark.parametrize("stranger", [True, False])
+@pytest.mark.parametrize("way", ["deploy", "rollback"])
+def test_a_namespace_that_others_use_is_not_pruned(cluster, way, stranger):
+    """Not even when namespaces are pruned on demand."""
+    more = obj("Namespace", "more", None)
+    if way == "rollback":
+        deploy(cluster, {"base": [SPACE], "app": [config("one")]})
+    deploy(cluster, {"base": [SPACE, more], "app": [config("one"), config("two", namespace="more")]})
+    if stranger:
+        cluster.make(config("theirs", namespace="more", a="b"))
+    options = {"prune_protected": True, "max_deleted": "100%"}
+    if way == "rollback":
+        result = roll_back(cluster, **options)
+    else:
+        result = deploy(cluster, {"base": [SPACE], "app": [config("one")]}, **options)
+    assert (Ref("", "Namespace", "", "more") in cluster.objects) is stranger
+    assert result["kept"] == (["Namespace more: it holds ConfigMap more/theirs, which is not ours"] if stranger else [])
+
+
+def test_a_run_that_gives_up_says_so(cluster):
+    """The next run need not wait until it may be taken for dead: it goes on with the repair at once."""
+    deploy(cluster, {"base": [SPACE], "app": [config("one", a="1")]})
+    write, failed = cluster._write, []
+
+    def refuse(what):
+        if what == "apply Secret genai-ledger/genai.state" or (failed and what == "apply ConfigMap ns/one"):
+            failed.append(what)
+            raise ApiError("refused", 403)
+        write(what)
+
+    cluster._write = refuse
+    with pytest.raises(ReleaseFailed, match="NOT everything could be restored"):
+        deploy(cluster, {"base": [SPACE], "app": [config("one", a="2")]})
+    journal = releaser(cluster).ledger.load()[1]
+    assert journal["holder"] == {"ended": True} and not alive(journal, journal["renewed"], cluster.server_time)
+    cluster._write = write
+    after = deploy(cluster, {"base": [SPACE], "app": [config("one", a="1")]})
+    assert (after["changes"], after["repaired"]["by"]) == ([], "tester")

@@ -12,8 +12,10 @@ from ansible_collections.genai.platform.plugins.module_utils._errors import Busy
 from ansible_collections.genai.platform.plugins.module_utils._ledger import ANNOTATION_HOLDER, ANNOTATION_RENEWED, Ledger
 from ansible_collections.genai.platform.plugins.module_utils._lock import GIVE_UP_SECONDS, STALE_SECONDS, Lock, alive, process
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
-from fake import FakeCluster
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from fake import Answer, FakeCluster
 
+CONFIGMAPS = ResourceType("", "v1", "ConfigMap", "configmaps", True)
 JOURNAL = {"run": "r1", "by": "me", "at": "2026-01-01T00:00:00Z", "entries": []}
 SECRET = Ref("", "Secret", "ledger", "p.journal")
 
@@ -107,6 +109,26 @@ def test_the_age_of_a_journal_is_the_servers(held):
     held.cluster.seconds = 50
     held.lock._patch(held.lock._uid, held.lock._version, {ANNOTATION_RENEWED: "2026-01-01T00:00:01Z"})
     assert held.ledger.load()[1]["renewed"] == "2026-01-01T00:00:50Z"
+
+
+def test_a_write_is_not_tried_again_once_the_lock_is_lost(held):
+    """It could land after another run has taken over. The renewal itself is tried again."""
+    assert held.cluster.fence == held.lock.check
+    held.cluster._stopped = lambda _seconds: False
+    answers, send = [503, 503], held.cluster._send
+
+    def busy(method, path, *rest):
+        if method == "PATCH" and path.endswith("/configmaps/one") and answers:
+            held.lock._lost = True
+            return Answer(answers.pop(), {"message": "busy"}, "Thu, 01 Jan 2026 00:00:00 GMT")
+        return send(method, path, *rest)
+
+    held.cluster._send = busy
+    with pytest.raises(LockLost):
+        held.cluster.apply(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "ledger"}})
+    assert answers == [503] and Ref("", "ConfigMap", "ledger", "one") not in held.cluster.objects
+    held.lock.stop()
+    assert held.cluster.fence is None
 
 
 def test_what_a_renewal_takes_is_part_of_the_age(held, monkeypatch):

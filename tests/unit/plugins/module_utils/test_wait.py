@@ -166,7 +166,7 @@ def test_a_pod_that_went_while_its_watch_was_interrupted_is_no_reason_to_give_up
     """The pod counts only once the second watch on pods has begun, of which it is no part any more."""
     script, again = Script([]), threading.Event()
     script.events_by_kind["deployments"] = [deployment(0, generation=3), lambda: again.wait(10), deployment(0)]
-    script.events_by_kind["pods"] = [pod("CrashLoopBackOff"), lambda: script.there["pods"].clear()]
+    script.events_by_kind["pods"] = [pod("CrashLoopBackOff"), lambda: script.there["pods"].clear()]  # pylint: disable=unnecessary-lambda
     watch = script.watch
 
     def watched(path, *args):
@@ -183,7 +183,7 @@ def test_what_was_deleted_while_its_watch_was_interrupted_is_not_ready():
     other = Ref("apps", "Deployment", "ns", "other")
     second = deployment(2)
     second["object"] = {**second["object"], "metadata": {**second["object"]["metadata"], "name": "other"}}
-    script = Script([deployment(2), lambda: script.there["deployments"].clear()])
+    script = Script([deployment(2), lambda: script.there["deployments"].clear()])  # pylint: disable=unnecessary-lambda
     script.later = [second]
     with pytest.raises(TimedOut, match="Deployment ns/api: it was deleted") as caught:
         wait(script, timeout=20, wanted={REF: DEPLOYMENTS, other: DEPLOYMENTS})

@@ -31,7 +31,7 @@ class Script:
         turns = self.scripts.get(path, [])
         for item in turns.pop(0) if turns else [None]:
             if isinstance(item, Exception):
-                raise item
+                raise item  # pylint: disable=raising-bad-type
             if item is None:
                 self.over.wait(10)
                 return

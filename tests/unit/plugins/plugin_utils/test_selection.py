@@ -16,8 +16,8 @@ ALIASES = {"app": "inference_app", "nodes": "gpu_nodes"}  # of the last there is
 WORDS = ("all", "tagged", "untagged", "always", "never", "namespaces", "app", "inference_app", "elsewhere")
 
 
-def select(only=("all",), skip=(), listed=LISTED):
-    return tag_selection(listed, only, skip, ALIASES, ["elsewhere"])
+def select(only=("all",), skip=(), listed=None):
+    return tag_selection(LISTED if listed is None else listed, only, skip, ALIASES, ["elsewhere"])
 
 
 @pytest.mark.parametrize(
