@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ._apply import explain
+from ._refusals import explain
 from ._cluster import Cluster
 from ._errors import ApiError, InvalidInput
 from ._fields import before_image, changed_paths, other_managers

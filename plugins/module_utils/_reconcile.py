@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ._apply import explain
+from ._refusals import explain
 from ._drift import ADDED, CHANGED, DELETED, Finding, findings
 from ._errors import ApiError, InvalidInput
 from ._manifest import hpa_targets

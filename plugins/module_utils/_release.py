@@ -9,14 +9,14 @@ import datetime
 import typing as t
 import uuid
 
-from ._apply import Entry, Restored, apply_deletes, apply_plan, entries, held_by, hold_again, restore
+from ._apply import apply_deletes, apply_plan, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
 from ._health import WAITED, WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
-from ._limit import limit, named
+from ._limit import refuse_too_many_deletions, refuse_undescribed
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._observe import observe, recorded_types
 from ._permissions import permit
@@ -28,6 +28,7 @@ from ._plan import (
 from ._preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from ._references import missing
 from ._types import ResourceType, group_kind
+from ._undo import Entry, Restored, entries, restore
 from ._wait import Waiter
 
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
@@ -126,7 +127,7 @@ class Releaser:
     def _release(self, target: Target, state: State) -> dict:
         plan = self.plan(target, state)
         if target.limited:
-            refuse_too_many_deletions(plan, state, self.options.max_deleted)
+            refuse_too_many_deletions(plan, state.record, self.options.max_deleted)
         vector = self.vector(target, state)
         result = self._result(plan, state)
         if plan.writes:
@@ -461,32 +462,6 @@ class Releaser:
 
     def _finished(self, result: dict) -> dict:
         return {**result, "requests": dict(self.cluster.requests)}
-
-
-def refuse_undescribed(bundle: dict[str, list[dict]], components: t.Collection[str] | None) -> None:
-    """Raises InvalidInput for a bundle that is not all that the run means to release."""
-    if not isinstance(bundle, dict):
-        return  # `prepare` says it
-    lacking = [name for name in components or () if name not in bundle]
-    if lacking:
-        raise InvalidInput(
-            f"not described in this run: {', '.join(lacking)}. The list of components names them (common_components), but their roles did not run:"
-            " the play was started in the middle, stepped through, or has no such role. Nothing was written. Run the whole play, limit it to"
-            " some components with --tags, or take them out of the list", missing=lacking,
-        )
-    if not bundle:
-        raise InvalidInput("the bundle is empty: no role has described anything, so there is nothing to release. teardown.yml removes a platform")
-
-
-def refuse_too_many_deletions(plan: Plan, state: State, most: str) -> None:
-    """Raises InvalidInput when more of what the ledger owns would go than `max_deleted` allows."""
-    owned = sum(map(len, state.record.values()))
-    leaving = [str(action.ref) for action in plan.actions if action.verb == DELETE]
-    if len(leaving) > limit(most, owned) or (leaving and len(leaving) == owned and most != "100%"):
-        raise InvalidInput(
-            f"{len(leaving)} of the {owned} objects that the ledger owns would be deleted, and max_deleted={most} allows {limit(most, owned)}."
-            f" Nothing was written. They are {named(leaving)}. If that is meant: -e common_max_deleted=100%", would_delete=leaving,
-        )
 
 
 def _revisions(objects: t.Iterable[dict]) -> dict[Ref, str]:

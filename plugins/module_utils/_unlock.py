@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import typing as t
 
-from ._apply import Entry, restore
 from ._cluster import Cluster
 from ._errors import ApiError
 from ._fields import before_image, changed_paths, owned_fields
@@ -14,6 +13,7 @@ from ._ledger import FAILED, State, busy
 from ._lock import alive
 from ._plan import CREATE
 from ._release import Releaser
+from ._undo import Entry, restore
 
 AS_BEFORE, PUT_BACK, REMOVED, STUCK = "as before", "is put back", "is removed", "stays as it is"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _apply
-from ansible_collections.genai.platform.plugins.module_utils._apply import Entry, let_go, restore
+from ansible_collections.genai.platform.plugins.module_utils import _undo
+from ansible_collections.genai.platform.plugins.module_utils._apply import let_go
+from ansible_collections.genai.platform.plugins.module_utils._undo import Entry, restore
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
@@ -111,7 +112,7 @@ def test_a_workload_that_somebody_deleted_during_the_run_is_made_again(cluster):
 
 def test_to_be_told_to_stop_while_restoring_does_not_end_it(cluster, monkeypatch):
     deploy(cluster, {"app": [SPACE, config("one", a="1")]})
-    before, until, told = cluster.contents(), _apply._until_served, []
+    before, until, told = cluster.contents(), _undo._until_served, []
 
     def stopped(*args):
         if not told:
@@ -119,7 +120,7 @@ def test_to_be_told_to_stop_while_restoring_does_not_end_it(cluster, monkeypatch
             raise Interrupted("told to stop")
         return until(*args)
 
-    monkeypatch.setattr(_apply, "_until_served", stopped)
+    monkeypatch.setattr(_undo, "_until_served", stopped)
     fail_when(cluster, STATE)
     with pytest.raises(ReleaseFailed, match="The state before is restored"):
         deploy(cluster, {"app": [SPACE, config("one", a="2"), config("two")]})

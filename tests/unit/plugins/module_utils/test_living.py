@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _apply
+from ansible_collections.genai.platform.plugins.module_utils import _undo
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils._lock import alive
@@ -314,7 +314,7 @@ def test_a_leftover_that_is_going_already_is_not_touched(cluster):
 @pytest.mark.parametrize("workers", [1, 4])
 def test_an_undo_waits_for_many_that_are_still_going(workers, monkeypatch):
     """More of them than there are threads: waiting takes no thread of the pool that it would need itself."""
-    monkeypatch.setattr(_apply, "GONE_SECONDS", 10)
+    monkeypatch.setattr(_undo, "GONE_SECONDS", 10)
     cluster, many = FakeCluster(workers=workers), [config(f"c{n}", a=str(n)) for n in range(17)]
     deploy(cluster, {"app": [SPACE, *many]})
     hold(cluster, *(Ref.of(one) for one in many))
