@@ -62,7 +62,9 @@ class State:
         for number, print_ in kept.items():
             if print_ == wanted:
                 return int(number), False
-        return max(map(int, kept), default=0) + 1, True
+        # Not one that a release still names although its fingerprint is gone.
+        named = [release["components"].get(component, 0) for release in self.releases]
+        return max([*map(int, kept), *named, 0]) + 1, True
 
     @property
     def current(self) -> dict | None:
@@ -262,8 +264,9 @@ class Ledger:
         before = _used(state.releases)
         state.releases = _kept(state.releases, keep)
         used = _used(state.releases)
-        for component, prints in state.revisions.items():
-            state.revisions[component] = {number: p for number, p in prints.items() if (component, int(number)) in used}
+        state.revisions = {
+            name: {number: p for number, p in prints.items() if (name, int(number)) in used} for name, prints in state.revisions.items()
+        }
         data = {"format": FORMAT, "releases": state.releases, "record": state.record, "revisions": state.revisions}
         main, parts = self._secrets("state", f"{self.platform}.state", data)
         for secret in [*parts, main]:

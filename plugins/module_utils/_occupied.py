@@ -9,8 +9,9 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError
 from ._manifest import LABEL_PLATFORM, Ref
+from ._permissions import Need, covered
 from ._references import BUILT_IN
-from ._types import ResourceType, group_kind, ref_of
+from ._types import ResourceType, ref_of
 
 CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
 SHOWN = 3
@@ -42,7 +43,7 @@ def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[
         return f"it holds {len(held)} claims with data"
     kinds = {(rtype.group, rtype.kind): rtype for rtype in cluster.types().values() if _matters(rtype)}
     found = [(rtype, obj) for rtype in kinds.values() for obj in look.at(rtype, f"{LABEL_PLATFORM}!={platform}")]
-    names = [str(ref_of(rtype, obj)) for rtype, obj in found if ref_of(rtype, obj) not in ours and not _derived(rtype, obj["metadata"], look.hidden)]
+    names = [str(ref_of(rtype, obj)) for rtype, obj in found if ref_of(rtype, obj) not in ours and not _derived(rtype, obj["metadata"], look.seen)]
     strangers = list(dict.fromkeys([*names, *look.unseen]))
     if not strangers:
         return ""
@@ -55,45 +56,73 @@ def _matters(rtype: ResourceType) -> bool:
 
 
 class _Look:
-    """Lists what is in a namespace. `hidden`: kinds that the identity may not list; `unseen`: what may be there for all we know."""
+    """Lists what is in a namespace. `seen`: kinds that were listed; `unseen`: what may be there for all we know."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster, self.namespace = cluster, namespace
-        self.hidden: set[tuple[str, str]] = set()
+        self.seen: set[tuple[str, str]] = set()
         self.unseen: list[str] = []
+        self._rules = self._allowed()
+
+    def _allowed(self) -> list[dict] | None:
+        """What the identity may do here, so that nothing is asked that would be refused; None where it may not even ask that."""
+        try:
+            return self.cluster.rules(self.namespace)
+        except ApiError:
+            return None
 
     def at(self, rtype: ResourceType, selector: str = "") -> list[dict]:
+        if not self._may_list(rtype):
+            if rtype.kind in MUST_SEE:
+                self.unseen.append(f"perhaps {rtype.plural} (this identity may not list them)")
+            return []
         try:
-            return self.cluster.list(rtype, selector, self.namespace, metadata=True)
+            found = self.cluster.list(rtype, selector, self.namespace, metadata=True)
+            self.seen.add((rtype.group, rtype.kind))
+            return found
         except ApiError as exc:
             if exc.status == 401:
                 raise
-            if exc.status == 403:
-                self.hidden.add((rtype.group, rtype.kind))
             if rtype.kind in MUST_SEE or exc.status not in (403, 404, 405):
                 why = "this identity may not list them" if exc.status == 403 else exc.message
                 self.unseen.append(f"perhaps {rtype.plural} ({why})")
             return []
+
+    def _may_list(self, rtype: ResourceType) -> bool:
+        """A list of rules may be incomplete, so that for what has to be seen the server is asked by itself."""
+        need = Need("list", rtype.group, rtype.plural, self.namespace)
+        if self._rules is None or covered(need, self._rules):
+            return True
+        return rtype.kind in MUST_SEE and self.cluster.may("list", rtype.group, rtype.plural, self.namespace, "")
 
 
 def _leaving(obj: dict) -> bool:
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
-def _derived(rtype: ResourceType, meta: dict, hidden: t.Container[tuple[str, str]]) -> bool:
-    """Whether it leaves by itself, or with what it belongs to. An owner that could have been seen here was judged itself."""
+def _derived(rtype: ResourceType, meta: dict, seen: t.Container[tuple[str, str]]) -> bool:
+    """Whether it leaves by itself, or with what it belongs to. Owners of a kind that was listed here were judged themselves; one that
+    is in no namespace, or cannot be seen, may be anybody's."""
     if meta.get("deletionTimestamp") or (rtype.kind, meta["name"]) in BUILT_IN or COPIED in (meta.get("labels") or {}):
         return True
     owners = [(owner.get("apiVersion", "").rpartition("/")[0], owner.get("kind", "")) for owner in meta.get("ownerReferences") or []]
     if owners:
-        return not any(owner in hidden for owner in owners)
+        return all(owner in seen or owner == ("", "Node") for owner in owners)  # a Node has the pods that its kubelet makes by itself
     return any(name in (meta.get("annotations") or {}) for name in TOKEN_OF)
 
 
 def foreign_resources(cluster: Cluster, definition: dict, ours: t.Container[Ref]) -> str:
     """Why a CustomResourceDefinition has to stay: there are resources of its kind that are not ours; '' when there are none."""
     spec = definition["spec"]
-    rtype = group_kind(cluster.types().values()).get((spec["group"], spec["names"]["kind"]))
-    if rtype is None or all(ref_of(rtype, obj) in ours for obj in cluster.list(rtype, metadata=True)):
+    served = [version["name"] for version in spec.get("versions", []) if version.get("served")]
+    if not served:
         return ""
-    return "there are resources of its kind that are not ours"
+    # Not out of the server's list of kinds, which may be from before the definition was made.
+    rtype = ResourceType(spec["group"], served[0], spec["names"]["kind"], spec["names"]["plural"], spec.get("scope") == "Namespaced")
+    try:
+        found = cluster.list(rtype, metadata=True)
+    except ApiError as exc:
+        if exc.status != 404:
+            raise
+        return ""  # it is not served (yet), so that there is nothing of it
+    return "" if all(ref_of(rtype, obj) in ours for obj in found) else "there are resources of its kind that are not ours"

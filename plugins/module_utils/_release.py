@@ -199,18 +199,23 @@ class Releaser:
         if target.back:
             note_replacements(plan)
         if target.limited or target.back:
-            self._keep_what_others_use(plan, state)
+            self._keep_what_others_use(plan, state, target)
         if target.references:
             self._refuse_dangling(target.desired, plan, live)
         return plan
 
-    def _keep_what_others_use(self, plan: Plan, state: State) -> None:
+    def _keep_what_others_use(self, plan: Plan, state: State, target: Target) -> None:
         """Turns the removal of a namespace or a definition into keeping it where anybody else's would go with it. (A teardown has looked
         by itself, for it counts claims otherwise.)"""
         taken = {ref_from_key(key).namespace for objects in state.record.values() for key, prints in objects.items() if prints[2:] == [TAKEN_OVER]}
         ours = {ref_from_key(key) for objects in state.record.values() for key in objects}
+        outside = {ref_from_key(key).namespace: name for name, objects in state.record.items() if name not in target.scope for key in objects}
+        staying = {**outside, **{ref.namespace: item.component for ref, item in target.desired.items()}}
+        staying.pop("", None)
 
         def used(action: Action) -> str:
+            if action.ref.name in staying:
+                return f"component {staying[action.ref.name]} still has something in it"
             if action.ref.kind == "CustomResourceDefinition":
                 return foreign_resources(self.cluster, t.cast(dict, action.live), ours)
             why = occupied(self.cluster, action.ref.name, self.options.platform, ours, claims=False)
@@ -369,7 +374,7 @@ class Releaser:
             outside = {name: value for name, value in current.get(field, {}).items() if name not in scope}
             release[field] = {**outside, **values}
         release["changes"] = plan.summary()
-        after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, scope)), state.revisions)
+        after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, scope)), dict(state.revisions))
         for name, revision, manifests in fresh:
             prints = {**after.revisions.get(name, {}), str(revision): after.revision_print(manifests)}
             after.revisions = {**after.revisions, name: prints}

@@ -12,7 +12,7 @@ from ._ledger import State
 from ._manifest import LABEL_PLATFORM, Ref
 from ._observe import observe, recorded_types
 from ._occupied import CLAIMS, foreign_resources, occupied
-from ._plan import DATA, TAKEN_OVER, ref_from_key
+from ._plan import DATA, TAKEN_OVER, is_stranger, ref_from_key
 from ._release import Releaser
 from ._types import ResourceType, ref_of
 
@@ -55,7 +55,8 @@ def _not_ours(releaser: Releaser, state: State, live: dict[Ref, dict]) -> dict[R
     taken = {ref_from_key(key) for objects in state.record.values() for key, prints in objects.items() if prints[2:] == [TAKEN_OVER]}
     owners = {ref: (obj["metadata"].get("labels") or {}).get(LABEL_PLATFORM, "") for ref, obj in live.items()}
     foreign = {ref: f"it belongs to platform {owner}" for ref, owner in owners.items() if owner not in ("", releaser.options.platform)}
-    return {**{ref: WAS_THERE for ref in taken if ref in live}, **foreign}
+    anew = {ref: "somebody else made it anew" for ref, obj in live.items() if is_stranger(obj)}
+    return {**anew, **{ref: WAS_THERE for ref in taken if ref in live}, **foreign}
 
 
 def _kept(

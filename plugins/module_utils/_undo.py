@@ -14,7 +14,7 @@ from ._errors import ApiError, LockLost, PlatformError
 from ._fields import identity, images_of_others, is_scaled, other_managers, own_entry, owned_fields
 from ._health import WORKLOADS, not_ready
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, Ref
-from ._occupied import occupied
+from ._occupied import foreign_resources, occupied
 from ._plan import CREATE, DELETE, ORPHAN, PROTECTED, UPDATE, Action, Plan
 from ._types import ResourceType
 
@@ -202,7 +202,7 @@ class Undo:
             self.cluster.apply(entry.rtype, identity(live), force=True)
             self.report.back.append(str(entry.ref))
             return
-        why = self._kept(entry)
+        why = self._kept(entry, live)
         if why:
             if entry.kind == "Namespace" and occupied(self.cluster, entry.name, self.platform, self.ours, claims=False):
                 let_go(self.cluster, entry.rtype, entry.ref, live["metadata"]["uid"])  # no release has it, and others live in it
@@ -230,9 +230,11 @@ class Undo:
             return exc.status == 422
         return False
 
-    def _kept(self, entry: Entry) -> str:
+    def _kept(self, entry: Entry, live: dict) -> str:
         if entry.kind == "PersistentVolumeClaim":
             return "it holds data"
+        if entry.kind == "CustomResourceDefinition":
+            return foreign_resources(self.cluster, live, self.ours)
         return occupied(self.cluster, entry.name, self.platform, self.ours) if entry.kind == "Namespace" else ""
 
 

@@ -298,11 +298,13 @@ def test_what_is_given_up_stops_writing_before_anybody_undoes(cluster, told, mon
 
 def test_a_signal_that_comes_while_an_error_is_being_waited_out_changes_nothing(cluster):
     """What is under way has ended before it is raised, and what comes next (an undo) tries again as ever."""
-    ended = []
+    ended, begun = [], threading.Semaphore(0)
 
     def work(item):
         if item == 0:
+            assert begun.acquire(timeout=10) and begun.acquire(timeout=10)
             raise ApiError("refused", 400)
+        begun.release()
         time.sleep(0.3)
         ended.append(item)
 
