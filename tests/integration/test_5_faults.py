@@ -16,7 +16,8 @@ import cluster
 import forty
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _cluster
-from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._preview import UNCHANGEABLE
 from bundles import Platform
 from faults import LEDGER, REFUSAL, C, D, Policy, World, Write
 from live import Snapshot, remove
@@ -73,10 +74,13 @@ def complaints(world: World, bundle: forty.Bundle, before: Snapshot, write: Writ
         world.deploy(bundle)
         return ["the release did not fail"]
     except ReleaseFailed as exc:
-        message = exc.message
+        message, outcome = exc.message, "The state before is restored ("
+    except InvalidInput as exc:  # kinds with fields that cannot be changed are asked about first, and so admission speaks earlier
+        message, outcome = exc.message, "nothing was written"
+        assert write.kind in UNCHANGEABLE and not any(f"/{LEDGER}/" in path for _method, path in world.proxy.writes), message
     world.proxy.reset()
     # Where the connection broke, which object was under way says nothing about the cause.
-    said = (cause, "The state before is restored (", *(() if "cannot reach" in cause else (write.name,)))
+    said = (cause, outcome, *(() if "cannot reach" in cause else (write.name,)))
     return [f"not said: {text}, but: {message}" for text in said if text not in message] + untrue(world, before)
 
 
