@@ -312,7 +312,8 @@ def test_another_platform_is_faster(pools, named):
 
     cluster.before_patch = acme
     result = run(cluster, *pools)
-    assert result["changes"][0]["nodes"] == ["n0", "n2", "n3"] and colours(cluster)["n1"] == "red"
+    (change,) = result["changes"]
+    assert change["nodes"] == ["n0", "n2", "n3"] and colours(cluster)["n1"] == "red"
     assert result["other_platforms"] == named and "n1" not in result["nodes"]
     assert "n1" not in [item["node"] for item in result["unmatched"]]
     assert not result["kept"] and not result["failed_nodes"]

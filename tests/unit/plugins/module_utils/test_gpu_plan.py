@@ -78,10 +78,11 @@ def test_a_label_that_two_own_is_not_removed():
         (lambda live: patched(live, {"metadata": {"labels": {LABEL_POOL: "mine"}}}, "kubectl-label"), ""),
         (lambda live: own(live, LABEL_POOL, "argocd") or live, "big"),
         (lambda live: {**live, "metadata": {**live["metadata"], "managedFields": []}}, "big"),
+        (lambda live: {**applied(node("n"), pool()), "metadata": {**applied(node("n"), pool())["metadata"], "managedFields": []}}, "big"),
         (lambda live: node("n", {LABEL_POOL: "big"}, manager="kubectl-label"), ""),
         (lambda live: node("n"), ""),
     ],
-    ids=["ours", "taken over", "owned by two", "owned by nobody known, our taint tells", "never ours", "new"],
+    ids=["ours", "taken over", "owned by two", "owned by nobody known, our taint tells", "and our mark does", "never ours", "new"],
 )
 def test_the_pool_that_a_node_was_put_into(change, was):
     assert plan_node(change(applied(node("n"), pool(taints=[GPU]))), None).was == was
@@ -128,6 +129,7 @@ LABELS_ONLY, TAINTS_TOO = {"gpu-type": "a100"}, [GPU]
         (lambda: node("n"), pool(taints=TAINTS_TOO), "ours"),
         (lambda: node("n"), None, None),
         (lambda: node("n", {LABEL_POOL: "big"}), pool(), None),
+        (lambda: node("n", {LABEL_POOL: "big"}), pool(taints=TAINTS_TOO), "ours"),
         (lambda: applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO)), pool(), "ours"),
         (lambda: applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO)), None, None),
         (lambda: unmarked(applied(node("n"), pool(LABELS_ONLY))), pool(LABELS_ONLY), None),
@@ -138,7 +140,7 @@ LABELS_ONLY, TAINTS_TOO = {"gpu-type": "a100"}, [GPU]
         (lambda: patched(applied(node("n"), pool()), {"metadata": {"labels": {LABEL_POOL: "mine"}}}, "kubectl-label"), pool(), None),
     ],
     ids=[
-        "labelled", "tainted", "in no pool", "all was there by others", "some goes", "all goes", "unmarked, nothing to do", "unmarked, something comes",
+        "labelled", "tainted", "in no pool", "all was there by others", "a taint alone is ours", "some goes", "all goes", "unmarked, nothing to do", "unmarked, something comes",
         "unmarked, something goes", "unmarked, all goes", "the last label went by hand", "the last label was taken over",
     ],
 )
