@@ -29,27 +29,31 @@ NODES = ResourceType("", "v1", "Node", "nodes", False)
 PODS = ResourceType("", "v1", "Pod", "pods", True)
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"  # the pods that hold what they asked for
 ATTEMPTS = 6  # at one node that others write to, too
+HIDDEN = "the ledger knows of no release with pools of GPU nodes, and the identity used may not list nodes: none was looked at"
 COMPONENT, CONFIG_MAP, KEY = "gpu_nodes", "gpu-pools", "pools.json"  # where a release keeps the pools: see the role gpu_nodes
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of one node: `error` says what went wrong, `gone` that somebody deleted it meanwhile, `kept` that its pool ceased to
-    match it meanwhile and it was left as it is."""
+    match it meanwhile and it was left as it is, `other` the platform that was faster to take it."""
 
     plan: NodePlan
     gone: bool = False
     kept: bool = False
     error: str = ""
+    other: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """The nodes as one list had them, and what is to become of them. `kept`: {node: pool} of those that stay though the pool matches them no more."""
+    """The nodes as one list had them, and what is to become of them. `kept`: {node: pool} of those that stay though the pool matches them no more.
+    `others`: a plan for each pool and each node of another platform that it matches; no node of another platform is in the rest."""
 
     nodes: list[Hardware]
     plans: list[NodePlan]
     kept: dict[str, str]
+    others: list[NodePlan]
 
     @property
     def todo(self) -> list[NodePlan]:
@@ -62,6 +66,8 @@ class Fleet:
 
     `max_changed`: of the nodes that are ours already, as `limit` reads it. `emptied_pools`: what to do about a pool that would lose all
     of its nodes, REFUSE, KEEP or ALLOW. `lock`: taken while nodes are written, if given; `pools_again` then reads the pools anew.
+    `platform`: whose pools they are; nodes of another one are left alone. `needless`: asked when the nodes may not be listed, whether
+    there is nothing to do on them anyway.
     """
 
     cluster: Cluster
@@ -72,12 +78,19 @@ class Fleet:
     emptied_pools: str = REFUSE
     lock: PlatformLock | None = None
     pools_again: t.Callable[[], list[Pool] | None] | None = None
+    platform: str = "genai"
+    needless: t.Callable[[], bool] = lambda: False
 
     def apply(self) -> dict:
         """Raises InvalidInput, NotPermitted or Busy before any write, NodesFailed (with the same result as facts) when nodes could not be
         written."""
         _refuse("the pools cannot be right, nothing was written", errors_of(self.pools))
-        survey = self._survey()
+        try:
+            survey = self._survey()
+        except ApiError as exc:
+            if exc.status != 403 or not self.needless():
+                raise
+            return {"changed": False, "lines": [HIDDEN], "requests": dict(self.cluster.requests)}
         if survey.todo:
             needs = self.lock.needs() if self.lock else set()
             require(self.cluster, {Need("patch", NODES.group, NODES.plural), *needs})
@@ -97,7 +110,7 @@ class Fleet:
 
     def _survey(self) -> Survey:
         """Raises InvalidInput for what nobody is likely to have meant."""
-        nodes, plans = self._look()
+        nodes, plans, others = self._look()
         names = {pool.name for pool in self.pools}
         losing = emptied(plans, names)
         if self.emptied_pools == REFUSE:
@@ -106,20 +119,28 @@ class Fleet:
         touched = [plan for plan in plans if plan.name not in kept]
         refuse_too_many(touched, self.max_changed)
         refuse_thinned(touched, names - losing.keys(), self.max_changed)
-        return Survey(nodes, plans, kept)
+        return Survey(nodes, plans, kept, others)
 
-    def _look(self) -> tuple[list[Hardware], list[NodePlan]]:
-        """What the nodes are and what is to become of them; of a node itself nothing is kept, there may be very many."""
-        nodes, plans, several = [], [], []
+    def _look(self) -> tuple[list[Hardware], list[NodePlan], list[NodePlan]]:
+        """What the nodes are, what is to become of them, and those that a pool matches and another platform has. Of a node itself nothing
+        is kept, there may be very many."""
+        nodes, plans, others, several = [], [], [], []
         for node in self.cluster.items(NODES):
-            found = pools_of(self.pools, node)
+            plan, pools = self._plan(node)
+            if plan.other:
+                others += [dataclasses.replace(plan, pool=name) for name in pools]
+                continue
             nodes.append(hardware(node))
-            if len(found) > 1:
-                several.append(f"node {node['metadata']['name']}: {', '.join(pool.name for pool in found)}")
-            else:
-                plans.append(plan_node(node, *(found or [None])))
+            plans.append(plan)
+            if len(pools) > 1:
+                several.append(f"node {plan.name}: {', '.join(pools)}")
         _refuse("nodes are in more than one pool, nothing was written", sorted(several))
-        return nodes, plans
+        return nodes, plans, others
+
+    def _plan(self, node: dict) -> tuple[NodePlan, list[str]]:
+        """(the plan, the pools that match the node). More than one pool makes no good plan, unless another platform has the node."""
+        found = pools_of(self.pools, node)
+        return plan_node(node, found[0] if found else None, self.platform), [pool.name for pool in found]
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -160,6 +181,8 @@ class Fleet:
             if node is None:
                 return Outcome(plan, gone=True)
             again = self._plan_again(node)
+            if again.other:
+                return Outcome(again, other=again.other)
             if plan.pool and not again.pool:
                 return Outcome(plan, kept=True)  # its labels went just now: a later run sees whether they stay away
             if not again.patch:
@@ -168,35 +191,39 @@ class Fleet:
         return Outcome(plan, error=f"others wrote to it {ATTEMPTS} times while this run tried to")
 
     def _plan_again(self, node: dict) -> NodePlan:
-        found = pools_of(self.pools, node)
-        if len(found) > 1:
-            raise InvalidInput(f"it is in more than one pool by now: {', '.join(pool.name for pool in found)}")
-        return plan_node(node, *(found or [None]))
+        plan, pools = self._plan(node)
+        if len(pools) > 1 and not plan.other:
+            raise InvalidInput(f"it is in more than one pool by now: {', '.join(pools)}")
+        return plan
 
     # --- the result --------------------------------------------------------------------------------------------------
 
     def _result(self, survey: Survey, outcomes: list[Outcome]) -> dict:
         failed = {outcome.plan.name: outcome.error for outcome in outcomes if outcome.error}
         kept = {**survey.kept, **{outcome.plan.name: outcome.plan.pool for outcome in outcomes if outcome.kept}}
-        pool_of = {plan.name: plan.pool for plan in survey.plans if plan.pool and plan.name not in kept}
-        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone or outcome.kept)])
-        empty = sorted({pool.name for pool in self.pools} - set(pool_of.values()))
+        lost = {outcome.plan.name for outcome in outcomes if outcome.other}
+        others = [*survey.others, *(outcome.plan for outcome in outcomes if outcome.other and outcome.plan.pool)]
+        pool_of = {plan.name: plan.pool for plan in survey.plans if plan.pool and plan.name not in kept.keys() | lost}
+        changes = grouped([outcome.plan for outcome in outcomes if not (outcome.error or outcome.gone or outcome.kept or outcome.other)])
+        taken = {pool: {plan.other for plan in others if plan.pool == pool} for pool in {plan.pool for plan in others} - set(pool_of.values())}
+        empty = sorted({pool.name for pool in self.pools} - set(pool_of.values()) - taken.keys())
         result = {
             "changed": bool(changes),
             "nodes": pool_of,
             "unmatched": [
                 {"node": node.name, "vendor": ", ".join(sorted(node.vendors)), "product": node.product}
-                for node in survey.nodes if node.vendors and node.name not in pool_of
+                for node in survey.nodes if node.vendors and node.name not in pool_of.keys() | lost
             ],
             "empty_pools": empty,
             "kept": kept,
+            "other_platforms": {plan.name: plan.other for plan in sorted(others, key=lambda plan: plan.name)},
             "conflicts": [dataclasses.asdict(conflict) for plan in survey.plans for conflict in plan.conflicts],
             "changes": changes,
             "gone": sorted(outcome.plan.name for outcome in outcomes if outcome.gone),
             "failed_nodes": failed,
             "requests": dict(self.cluster.requests),
         }
-        warned = warnings(empty, kept) + (self.lock.warnings if self.lock else [])
+        warned = warnings(empty, kept, taken) + (self.lock.warnings if self.lock else [])
         if warned:  # AnsibleModule does not want even an empty list
             result["warnings"] = warned
         result["lines"] = lines(result, self.check)
@@ -242,6 +269,8 @@ def lines(result: dict, check: bool) -> list[str]:
     found += [f"no pool matches {item['node']} ({item['vendor']} {item['product']})".replace(" )", ")") for item in result["unmatched"][:NAMED]]
     found += [f"no pool matches {len(result['unmatched']) - NAMED} more GPU nodes"] if len(result["unmatched"]) > NAMED else []
     found += [f"left as they are, though their pools match them no more: {named(sorted(result['kept']))}"] if result["kept"] else []
+    by_platform = collections.Counter(result["other_platforms"].values())
+    found += [f"left alone: {count} nodes of platform {platform}" for platform, count in sorted(by_platform.items())]
     found += [f"deleted meanwhile: {named(result['gone'])}"] if result["gone"] else []
     by_manager = collections.Counter((item["field"], item["key"], item["manager"]) for item in result["conflicts"])
     found += [f"left alone: {field} {key} of {manager} on {count} nodes" for (field, key, manager), count in sorted(by_manager.items())]
@@ -260,6 +289,12 @@ def released_pools(ledger: Ledger, which: str) -> list[dict] | None:
     revision = release["components"].get(COMPONENT) if release else None
     manifests = ledger.manifests(COMPONENT, revision) if revision else []
     return [pool for item in manifests if item["metadata"]["name"] == CONFIG_MAP for pool in json.loads(item["data"][KEY])]
+
+
+def ever_released(ledger: Ledger) -> bool:
+    """Whether any release that the ledger knows of had pools, those that it keeps no more among them."""
+    state, _journal = ledger.load()
+    return COMPONENT in state.revisions or any(COMPONENT in release["components"] for release in state.releases)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------

@@ -78,11 +78,13 @@ def refuse_too_many(plans: t.Iterable[NodePlan], max_changed: str) -> None:
         )
 
 
-def warnings(empty: t.Iterable[str], kept: dict[str, str]) -> list[str]:
-    """For people. `empty`: pools that no node is in. `kept`: {node: pool} of nodes that stay as they are though their pool matches them no more."""
+def warnings(empty: t.Iterable[str], kept: dict[str, str], taken: dict[str, set[str]]) -> list[str]:
+    """For people. `empty`: pools that match no node. `kept`: {node: pool} of nodes that stay as they are though their pool matches them no
+    more. `taken`: {a pool that has no node: the other platforms that have all those that it matches}."""
     nodes = collections.defaultdict(list)
     for node, pool in sorted(kept.items()):
         nodes[pool].append(node)
     found = [f"pool {pool} matches {named(names)} no more; they stay as they are. {AWAY}" for pool, names in sorted(nodes.items())]
+    found += [f"pool {pool} has no node: all that it matches are of platform {', '.join(sorted(names))}" for pool, names in sorted(taken.items())]
     never = sorted(set(empty) - set(nodes))
     return found + [f"pool {pool} matches no node: compare what it matches with kubectl get nodes --show-labels" for pool in never]

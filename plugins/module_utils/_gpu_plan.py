@@ -5,6 +5,9 @@
 
 Nodes belong to many. A label key is ours when our field manager alone owns it. `spec.taints` is one field to field managers
 (an atomic list): whoever writes it last owns all of it. So which taints are ours is kept in an annotation.
+
+All platforms write with the same field manager, so another annotation names the one platform that a node belongs to. The first to
+write to a node has it, until nothing of that platform is left on it.
 """
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from ._gpu import LABEL_POOL, Pool, Taint
 
 MANAGER = "genai.platform-gpu"
 ANNOTATION_TAINTS = "genai.platform/gpu-taints"
+ANNOTATION_PLATFORM = "genai.platform/gpu-platform"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Conflict:
 @dataclasses.dataclass(frozen=True)
 class NodePlan:
     """`patch`: a JSON Merge Patch, {} when nothing has to change. `before`, `after`: what it changes, {labels, taints}.
-    `known`: whether anything on the node is ours already. `was`: the pool that we have put it into before, '' when none."""
+    `known`: whether anything on the node is ours already. `was`: the pool that we have put it into before, '' when none.
+    `other`: the other platform that the node belongs to, '' when none; such a plan changes nothing."""
 
     name: str
     pool: str
@@ -46,23 +51,28 @@ class NodePlan:
     conflicts: list[Conflict]
     known: bool
     was: str = ""
+    other: str = ""
 
 
 class _Part(t.NamedTuple):
-    """What one kind of field (labels, or taints) adds to a plan."""
+    """What one kind of field (labels, or taints) adds to a plan. `known`: whether any is ours before, `stays`: whether any is afterwards."""
 
     before: t.Any
     after: t.Any
     conflicts: list[Conflict]
     known: bool
+    stays: bool
 
 
-def plan_node(node: dict, pool: Pool | None) -> NodePlan:
-    """What has to change on a node of `pool`, or of none."""
-    meta = node["metadata"]
+def plan_node(node: dict, pool: Pool | None, platform: str) -> NodePlan:
+    """What has to change on a node of `pool`, or of none, for `platform`: nothing when the node belongs to another platform."""
+    meta, said = node["metadata"], platform_of(node)
+    if said not in ("", platform):
+        return NodePlan(meta["name"], pool.name if pool else "", {}, _nothing(), _nothing(), [], False, other=said)
     managers = owners(node)
     labels = _labels(node, managers, pool.labels if pool else {})
     taints, record, written = _taints(node, pool.taints if pool else ())
+    known, stays = labels.known or taints.known or bool(said), labels.stays or taints.stays
     patch: dict = {}
     if labels.before != labels.after:
         patch["labels"] = {**dict.fromkeys(labels.before), **labels.after}
@@ -71,13 +81,26 @@ def plan_node(node: dict, pool: Pool | None) -> NodePlan:
     body: dict = {"metadata": patch} if patch else {}
     if written is not None:
         body["spec"] = {"taints": written}
+    # A node that an older version wrote has no such annotation: that alone is no reason to write to a whole fleet.
+    if (said and not stays) or (body and stays and not said):
+        patch["annotations"] = {**patch.get("annotations", {}), ANNOTATION_PLATFORM: platform if stays else None}
+        body["metadata"] = patch
     if body:
         body["metadata"] = {**patch, "resourceVersion": meta["resourceVersion"]}
     return NodePlan(
         meta["name"], pool.name if pool else "", body,
         {"labels": labels.before, "taints": taints.before}, {"labels": labels.after, "taints": taints.after},
-        labels.conflicts + taints.conflicts, labels.known or taints.known, _was(node, managers, labels.known or taints.known),
+        labels.conflicts + taints.conflicts, known, _was(node, managers, known),
     )
+
+
+def platform_of(node: dict) -> str:
+    """The platform that the node's annotation names, '' when none."""
+    return (node["metadata"].get("annotations") or {}).get(ANNOTATION_PLATFORM, "")
+
+
+def _nothing() -> dict:
+    return {"labels": {}, "taints": []}
 
 
 def _was(node: dict, managers: dict[str, set[str]], known: bool) -> str:
@@ -110,7 +133,7 @@ def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str]) -
     ]
     after = {key: value for key, value in changed.items() if key not in foreign}
     before = {key: live[key] for key in live if key in after or key in mine - wanted.keys()}
-    return _Part(before, after, conflicts, bool(mine))
+    return _Part(before, after, conflicts, bool(mine), bool(after or mine & wanted.keys()))
 
 
 # --- taints ----------------------------------------------------------------------------------------------------------
@@ -127,7 +150,7 @@ def _taints(node: dict, wanted: t.Sequence[Taint]) -> tuple[_Part, str | None, l
         for taint in wanted if taint.id in others and others[taint.id] != taint
     ]
     before = {Taint.of(item).id: Taint.of(item) for item in live if Taint.of(item).id in recorded}
-    part = _Part(sorted(map(str, before.values())), sorted(map(str, ours.values())), conflicts, bool(recorded))
+    part = _Part(sorted(map(str, before.values())), sorted(map(str, ours.values())), conflicts, bool(recorded), bool(ours))
     # What somebody else added stays where it is, with all that it says.
     written = [item for item in live if Taint.of(item).id in others or Taint.of(item) == ours.get(Taint.of(item).id)]
     kept = {Taint.of(item).id for item in written}

@@ -18,6 +18,10 @@ description:
   - Owns only what it has written itself. A label is its own when its field manager, C(genai.platform-gpu), alone owns it. Which
     taints it added is kept in the annotation C(genai.platform/gpu-taints), because to field managers all taints of a node are one
     field. What is its own and no pool asks for any more is removed, on nodes that left their pool, too.
+  - Several platforms on one cluster share its nodes. A node belongs to the platform that first writes to it, which the annotation
+    C(genai.platform/gpu-platform) names until nothing of that platform is left on it. To all others it is taken, and they leave it
+    alone, with RV(other_platforms) naming it where a pool matches it. A node that an older version has written has no such annotation.
+    It is taken for the platform's own, and gets the annotation with the next write that is needed anyway.
   - Where a pool asks for a label or taint that somebody else has set to another value, that stays as it is and is reported as a
     conflict with that field manager.
   - Errors in the description, nodes in two pools, a pool that would lose all or most of its nodes (O(emptied_pools), O(max_changed)) and a
@@ -34,7 +38,8 @@ options:
   state:
     description:
       - V(present) brings every node to its pool.
-      - V(absent) removes everything that is its own from all nodes.
+      - V(absent) removes everything that is its own from all nodes of this platform. Where the identity may not list nodes and no release
+        in the ledger ever had pools, there is nothing to remove and that is no failure.
     type: str
     choices: [present, absent]
     default: present
@@ -207,7 +212,7 @@ unmatched:
   elements: dict
   sample: [{node: gpu-0007, vendor: nvidia, product: NVIDIA-L4}]
 empty_pools:
-  description: Pools that no node matches. Each of them is a warning, too.
+  description: Pools that no node matches, not even one of another platform. Each of them is a warning, too.
   returned: when the nodes were listed
   type: list
   elements: str
@@ -216,6 +221,11 @@ kept:
   returned: when the nodes were listed
   type: dict
   sample: {gpu-0002: h100}
+other_platforms:
+  description: Nodes that a pool matches and that are left alone because another platform, the value, has them.
+  returned: when the nodes were listed
+  type: dict
+  sample: {gpu-0004: acme}
 conflicts:
   description: Labels and taints of others in the place of ours, which stay as they are.
   returned: when the nodes were listed
@@ -269,7 +279,7 @@ requests:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, released_pools
+from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, ever_released, released_pools
 from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils._gpu_guard import ALLOW, KEEP, REFUSE
 from ansible_collections.genai.platform.plugins.module_utils._gpu_lock import PlatformLock
@@ -313,10 +323,13 @@ def gpu_nodes(call: Call) -> dict:
     if pools is None:
         return {"changed": False, "lines": ["no release has pools of GPU nodes"], "requests": dict(cluster.requests)}
     lock = PlatformLock(cluster, ledger, who())
-    fleet = Fleet(cluster, pools, params["max_changed"], call.check_mode, call.progress, params["emptied_pools"], lock, wanted)
+    fleet = Fleet(
+        cluster, pools, params["max_changed"], call.check_mode, call.progress, params["emptied_pools"], lock, wanted,
+        platform=params["platform"], needless=lambda: params["state"] == "absent" and not ever_released(ledger),
+    )
     stop_on_signals()
     result = fleet.apply()
-    return {**result, "diff": [diff(change) for change in result["changes"]]} if call.diff else result
+    return {**result, "diff": [diff(change) for change in result.get("changes", ())]} if call.diff else result
 
 
 MODULE = Module(

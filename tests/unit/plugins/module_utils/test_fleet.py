@@ -6,9 +6,10 @@ import json
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NodesFailed, NotPermitted, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, released_pools
+from ansible_collections.genai.platform.plugins.module_utils._fleet import HIDDEN, Fleet, diff, ever_released, released_pools
 from ansible_collections.genai.platform.plugins.module_utils._limit import FEW, limit
 from ansible_collections.genai.platform.plugins.module_utils._gpu import LABEL_POOL, Pool
+from ansible_collections.genai.platform.plugins.module_utils._gpu_plan import ANNOTATION_PLATFORM
 from ansible_collections.genai.platform.plugins.module_utils._ledger import State
 from nodes import FakeNodes, node
 
@@ -230,6 +231,112 @@ def test_labels_that_go_while_the_run_writes_cost_no_node_its_pool():
     assert ours(cluster) == 3 and not result["changed"] and result["kept"] == dict.fromkeys(["n0", "n1", "n2"], "green")
 
 
+# --- several platforms -----------------------------------------------------------------------------------------------
+
+
+def of_acme(*names):
+    """A fleet of ours, in which these nodes are in a pool `green` of acme."""
+    cluster = fleet_of()
+    run(cluster, {**TAINTED, "match": {"nodes": names}}, platform="acme")
+    cluster.requests.clear()
+    return cluster
+
+
+ALL = ["n0", "n1", "n2", "n3"]
+NOBODYS = {"name": "l4", "match": {"products": ["NVIDIA-L4"]}}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "pools", "named", "said"),
+    [
+        (ALL, [], [], []),
+        (ALL, [NOBODYS], [], ["l4: no node matches it"]),
+        (ALL, [green()], ALL, ["left alone: 4 nodes of platform acme"]),
+        (ALL, [green(labels={"colour": "blue"}), {**GREEN, "name": "two"}], ALL, ["left alone: 4 nodes of platform acme"]),
+        (["n1"], [green()], ["n1"], ["green: 3 nodes, 3 changed", "left alone: 1 nodes of platform acme"]),
+    ],
+    ids=["state absent", "an ordinary run", "a pool that matches them", "two pools that match them", "a pool that matches some"],
+)
+def test_nodes_of_another_platform(theirs, pools, named, said):
+    cluster = of_acme(*theirs)
+    before = {name: json.dumps(cluster.nodes[name]) for name in theirs}
+    result = run(cluster, *pools, max_changed="0")
+    assert before == {name: json.dumps(cluster.nodes[name]) for name in theirs}
+    assert result["lines"][:-1] == said and result["unmatched"] == [] and not result["conflicts"]
+    assert result["other_platforms"] == dict.fromkeys(named, "acme")
+    assert cluster.requests["PATCH"] == len(result["nodes"]) == 4 - len(theirs)
+
+
+def test_each_platform_takes_off_its_own():
+    cluster = of_acme("n1")
+    run(cluster, green())
+    run(cluster)
+    assert colours(cluster) == {"n0": None, "n1": "green", "n2": None, "n3": None, "plain": None}
+    run(cluster, platform="acme")
+    assert not any(each["metadata"]["annotations"] or each["spec"]["taints"] for each in cluster.nodes.values())
+
+
+def test_a_pool_that_matches_nodes_of_another_platform_alone_is_a_warning():
+    result = run(of_acme(*ALL), green())
+    assert result["empty_pools"] == [] and result["warnings"] == ["pool green has no node: all that it matches are of platform acme"]
+
+
+@pytest.mark.parametrize(
+    ("count", "lost", "said"),
+    [(2, 2, "pool green: no node matches it any more, and n0, n1 would"), (3, 2, "pool green: 2 of 3")],
+)
+def test_guards_do_not_count_nodes_of_another_platform(count, lost, said):
+    """Ten of acme's that match the pool, and are in a pool of the same name, fill it no more than they make it larger."""
+    cluster = labelled(count)
+    theirs = FakeNodes(*(node(f"m{number}", H100) for number in range(10)))
+    run(theirs, TAINTED, platform="acme")
+    cluster.nodes.update(theirs.nodes)
+    lose(cluster, *range(lost))
+    with pytest.raises(InvalidInput, match=said):
+        run(cluster, TAINTED, max_changed="25%")
+    theirs_go = {"name": "none", "match": {"nodes": ["none"]}}
+    with pytest.raises(InvalidInput, match=f"{count} of the {count} nodes"):
+        run(cluster, theirs_go, max_changed="1")
+
+
+@pytest.mark.parametrize(("pools", "named"), [([green()], {"n1": "acme"}), ([], {})], ids=["labelling", "taking off"])
+def test_another_platform_is_faster(pools, named):
+    cluster = fleet_of()
+    if not pools:
+        run(cluster, green())
+
+    def acme(name):
+        if name == "n1":
+            cluster.by_hand("n1", "genai.platform-gpu", colour="red")
+            cluster.nodes["n1"]["metadata"]["annotations"][ANNOTATION_PLATFORM] = "acme"
+
+    cluster.before_patch = acme
+    result = run(cluster, *pools)
+    (change,) = result["changes"]
+    assert change["nodes"] == ["n0", "n2", "n3"] and colours(cluster)["n1"] == "red"
+    assert result["other_platforms"] == named and "n1" not in result["nodes"]
+    assert "n1" not in [item["node"] for item in result["unmatched"]]
+    assert not result["kept"] and not result["failed_nodes"]
+
+
+# --- who may not list nodes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "needless", "raised"), [(403, True, False), (403, False, True), (500, True, True)])
+def test_nodes_that_cannot_be_listed(status, needless, raised):
+    cluster = fleet_of()
+
+    def refuse(rtype):
+        raise ApiError("no", status)
+
+    cluster.items = refuse
+    if raised:
+        with pytest.raises(ApiError):
+            run(cluster, needless=lambda: needless)
+    else:
+        assert run(cluster, needless=lambda: needless) == {"changed": False, "lines": [HIDDEN], "requests": {}}
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
@@ -328,13 +435,14 @@ def test_conflicts_are_said():
 
 
 class Ledger:
-    def __init__(self, *releases):
+    def __init__(self, *releases, revisions=()):
+        self.revisions = dict.fromkeys(revisions, {})
         self.releases = [
             {"number": number, "status": "deployed", "components": {**components, "app": number}} for number, components in enumerate(releases, 1)
         ]
 
     def load(self):
-        return State(self.releases), None
+        return State(self.releases, revisions=self.revisions), None
 
     def manifests(self, component, revision):
         return [{"kind": "ConfigMap", "metadata": {"name": "gpu-pools"}, "data": {"pools.json": json.dumps([{"name": f"pool-{revision}"}])}}]
@@ -355,3 +463,12 @@ class Ledger:
 def test_pools_of_a_release(releases, which, names):
     found = released_pools(Ledger(*releases), which)
     assert (found if found is None else [pool["name"] for pool in found]) == names
+
+
+@pytest.mark.parametrize(
+    ("releases", "revisions", "ever"),
+    [([], [], False), ([{}, {}], ["app"], False), ([{"gpu_nodes": 1}, {}], [], True), ([{}, {}], ["app", "gpu_nodes"], True)],
+    ids=["no ledger", "never", "once", "in a release that is not kept any more"],
+)
+def test_whether_a_release_ever_had_pools(releases, revisions, ever):
+    assert ever_released(Ledger(*releases, revisions=revisions)) == ever

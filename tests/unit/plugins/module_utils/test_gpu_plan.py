@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._gpu import LABEL_POOL, Pool, Taint
-from ansible_collections.genai.platform.plugins.module_utils._gpu_plan import ANNOTATION_TAINTS, MANAGER, plan_node
+from ansible_collections.genai.platform.plugins.module_utils._gpu_plan import ANNOTATION_PLATFORM, ANNOTATION_TAINTS, MANAGER
+from ansible_collections.genai.platform.plugins.module_utils._gpu_plan import plan_node as plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodes import node, own, patched
@@ -17,8 +18,18 @@ def pool(labels=None, taints=(), name="big"):
     return Pool.of({"name": name, "vendor": "nvidia", "labels": labels or {}, "taints": taints})
 
 
-def applied(live, wanted):
-    return patched(live, plan_node(live, wanted).patch, MANAGER)
+def plan_node(live, wanted, platform="ours"):
+    return plan_for(live, wanted, platform)
+
+
+def applied(live, wanted, platform="ours"):
+    return patched(live, plan_node(live, wanted, platform).patch, MANAGER)
+
+
+def unmarked(live):
+    """As an older version has written it."""
+    live["metadata"]["annotations"].pop(ANNOTATION_PLATFORM)
+    return live
 
 
 def test_a_pool_comes_and_goes():
@@ -67,10 +78,11 @@ def test_a_label_that_two_own_is_not_removed():
         (lambda live: patched(live, {"metadata": {"labels": {LABEL_POOL: "mine"}}}, "kubectl-label"), ""),
         (lambda live: own(live, LABEL_POOL, "argocd") or live, "big"),
         (lambda live: {**live, "metadata": {**live["metadata"], "managedFields": []}}, "big"),
+        (lambda live: {**applied(node("n"), pool()), "metadata": {**applied(node("n"), pool())["metadata"], "managedFields": []}}, "big"),
         (lambda live: node("n", {LABEL_POOL: "big"}, manager="kubectl-label"), ""),
         (lambda live: node("n"), ""),
     ],
-    ids=["ours", "taken over", "owned by two", "owned by nobody known, our taint tells", "never ours", "new"],
+    ids=["ours", "taken over", "owned by two", "owned by nobody known, our taint tells", "and our mark does", "never ours", "new"],
 )
 def test_the_pool_that_a_node_was_put_into(change, was):
     assert plan_node(change(applied(node("n"), pool(taints=[GPU]))), None).was == was
@@ -80,7 +92,7 @@ def test_the_pool_that_a_node_was_put_into(change, was):
 def test_taints_of_others(value, conflicts):
     theirs = {**GPU, "value": value}
     plan = plan_node(node("n", taints=[theirs]), pool(taints=[GPU]))
-    assert "spec" not in plan.patch and "annotations" not in plan.patch["metadata"]
+    assert "spec" not in plan.patch and ANNOTATION_TAINTS not in plan.patch["metadata"]["annotations"]
     assert len(plan.conflicts) == conflicts
     assert applied(node("n", taints=[theirs]), None)["spec"]["taints"] == [theirs]
 
@@ -102,6 +114,63 @@ def test_an_annotation_that_was_spoilt(text):
     live["metadata"]["annotations"][ANNOTATION_TAINTS] = text
     after = applied(live, pool(taints=[GPU]))
     assert after["spec"]["taints"] == [GPU] and not plan_node(after, pool(taints=[GPU])).patch
+
+
+# --- whose a node is -------------------------------------------------------------------------------------------------
+
+
+LABELS_ONLY, TAINTS_TOO = {"gpu-type": "a100"}, [GPU]
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "mark"),
+    [
+        (lambda: node("n"), pool(LABELS_ONLY), "ours"),
+        (lambda: node("n"), pool(taints=TAINTS_TOO), "ours"),
+        (lambda: node("n"), None, None),
+        (lambda: node("n", {LABEL_POOL: "big"}), pool(), None),
+        (lambda: node("n", {LABEL_POOL: "big"}), pool(taints=TAINTS_TOO), "ours"),
+        (lambda: applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO)), pool(), "ours"),
+        (lambda: applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO)), None, None),
+        (lambda: unmarked(applied(node("n"), pool(LABELS_ONLY))), pool(LABELS_ONLY), None),
+        (lambda: unmarked(applied(node("n"), pool(LABELS_ONLY))), pool(LABELS_ONLY, TAINTS_TOO), "ours"),
+        (lambda: unmarked(applied(node("n"), pool({**LABELS_ONLY, "old": "1"}))), pool(LABELS_ONLY), "ours"),
+        (lambda: unmarked(applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO))), None, None),
+        (lambda: patched(applied(node("n"), pool()), {"metadata": {"labels": {LABEL_POOL: None}}}, "kubectl-label"), None, None),
+        (lambda: patched(applied(node("n"), pool()), {"metadata": {"labels": {LABEL_POOL: "mine"}}}, "kubectl-label"), pool(), None),
+    ],
+    ids=[
+        "labelled", "tainted", "in no pool", "all was there by others", "a taint alone is ours", "some goes", "all goes",
+        "unmarked, nothing to do", "unmarked, something comes", "unmarked, something goes", "unmarked, all goes", "the last label went by hand", "the last label was taken over",
+    ],
+)
+def test_the_mark_of_a_platform(live, wanted, mark):
+    after = applied(live(), wanted)
+    assert after["metadata"]["annotations"].get(ANNOTATION_PLATFORM) == mark
+    assert not plan_node(after, wanted).patch
+
+
+def test_a_mark_alone_is_no_reason_to_write():
+    wanted = pool(LABELS_ONLY, TAINTS_TOO)
+    plan = plan_node(unmarked(applied(node("n"), wanted)), wanted)
+    assert (plan.patch, plan.known, plan.was) == ({}, True, "big")
+
+
+def test_the_mark_goes_for_one_version_too():
+    live = patched(applied(node("n"), pool()), {"metadata": {"labels": {LABEL_POOL: None}}}, "kubectl-label")
+    version = live["metadata"]["resourceVersion"]
+    assert plan_node(live, None).patch == {"metadata": {"annotations": {ANNOTATION_PLATFORM: None}, "resourceVersion": version}}
+
+
+@pytest.mark.parametrize("wanted", [None, pool(LABELS_ONLY, TAINTS_TOO), pool({"gpu-type": "h100"}), pool(name="small")])
+def test_a_node_of_another_platform_is_left_alone(wanted):
+    plan = plan_node(applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO), "acme"), wanted)
+    assert (plan.patch, plan.conflicts, plan.known, plan.was, plan.other) == ({}, [], False, "", "acme")
+
+
+def test_what_another_platform_has_given_back_is_free():
+    live = applied(applied(node("n"), pool(LABELS_ONLY, TAINTS_TOO), "acme"), None, "acme")
+    assert applied(live, pool())["metadata"]["annotations"] == {ANNOTATION_PLATFORM: "ours"}
 
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])

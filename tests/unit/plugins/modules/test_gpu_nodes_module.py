@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, InvalidInput
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput
+from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
 from ansible_collections.genai.platform.plugins.module_utils._lock import process
 from ansible_collections.genai.platform.plugins.modules import gpu_nodes
 from nodes import FakePlatform, node
@@ -61,3 +61,37 @@ def test_another_run_is_in_the_way(cluster):
 
 def test_no_release_has_pools(cluster):
     assert call(release="current")["lines"] == ["no release has pools of GPU nodes"]
+
+
+@pytest.mark.parametrize(
+    ("components", "params", "raised"),
+    [
+        ({"app": 1}, {"state": "absent"}, False),
+        ({"app": 1}, {"state": "absent", "release": "current"}, False),
+        ({"app": 1, "gpu_nodes": 1}, {"state": "absent"}, True),
+        ({"app": 1}, {"state": "present", "pools": [POOL]}, True),
+        ({"app": 1}, {"state": "present", "pools": []}, True),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_who_may_not_list_nodes_can_tear_down_what_never_had_any(cluster, components, params, raised, check):
+    Ledger(cluster, "ledger", "p").save(State([{"number": 1, "status": "deployed", "components": components}]), 10)
+
+    def refuse(rtype):
+        raise ApiError("nodes is forbidden", 403)
+
+    cluster.fleet.items = refuse
+    if raised:
+        with pytest.raises(ApiError, match="forbidden"):
+            call(check, **params)
+    else:
+        (line,) = call(check, **params)["lines"]
+        assert "may not list nodes" in line
+
+
+def test_a_platform_takes_nothing_off_the_nodes_of_another(cluster):
+    call(pools=[POOL], platform="acme")
+    result = call(state="absent", max_changed="100%", platform="p")
+    assert not result["changed"] and labels(cluster) == ["l4", "l4"]
+    call(state="absent", max_changed="100%", platform="acme")
+    assert labels(cluster) == [None, None]
