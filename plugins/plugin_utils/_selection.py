@@ -31,7 +31,9 @@ def tag_selection(
     chosen = [name for name in listed if _runs(tags[name], only, skip)]
     if not chosen and not mistakes and not only & set(others):
         mistakes.append(f"no component is left to release{_limits(only, skip)}; common_components has {', '.join(listed) or 'none'}")
-    return {"listed": listed, "components": listed if mistakes else chosen, "complete": only == {"all"} and chosen == listed and not skip - set(others), "mistakes": mistakes}
+    # What only leaves out tags of other plays limits nothing, unless it leaves out a component by one of them.
+    complete = only == {"all"} and chosen == listed and not skip - set(others)
+    return {"listed": listed, "components": listed if mistakes else chosen, "complete": complete, "mistakes": mistakes}
 
 
 def _runs(tags: set[str], only: set[str], skip: set[str]) -> bool:

@@ -141,7 +141,8 @@ LABELS_ONLY, TAINTS_TOO = {"gpu-type": "a100"}, [GPU]
     ],
     ids=[
         "labelled", "tainted", "in no pool", "all was there by others", "a taint alone is ours", "some goes", "all goes",
-        "unmarked, nothing to do", "unmarked, something comes", "unmarked, something goes", "unmarked, all goes", "the last label went by hand", "the last label was taken over",
+        "unmarked, nothing to do", "unmarked, something comes", "unmarked, something goes", "unmarked, all goes",
+        "the last label went by hand", "the last label was taken over",
     ],
 )
 def test_the_mark_of_a_platform(live, wanted, mark):

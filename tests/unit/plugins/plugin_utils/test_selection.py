@@ -102,3 +102,10 @@ class _Tagged(Taggable):
 
 def _runs(tags, only, skip):
     return _Tagged(tags).evaluate_tags(list(only), list(skip), {})
+
+
+@pytest.mark.parametrize(("skip", "complete"), [(["elsewhere"], True), (["app"], False), (["notest"], True)])
+def test_a_tag_of_other_plays_that_is_also_a_components_leaves_it_out(skip, complete):
+    """Such a run is no complete one: what it leaves out is not to be pruned."""
+    found = tag_selection(LISTED, ["all"], skip, ALIASES, ["elsewhere", "app", "notest"])
+    assert found["complete"] is complete and ("inference_app" in found["components"]) is complete
