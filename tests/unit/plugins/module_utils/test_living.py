@@ -486,3 +486,50 @@ def test_a_run_that_gives_up_says_so(cluster):
     cluster._write = write
     after = deploy(cluster, {"base": [SPACE], "app": [config("one", a="1")]})
     assert (after["changes"], after["repaired"]["by"]) == ([], "tester")
+
+
+# --- what a review found ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["prune", "teardown", "teardown with data", "released again, then teardown"])
+def test_what_somebody_else_made_anew_under_our_name_is_theirs(cluster, way):
+    """Ours was deleted; what has its name by now was made without us."""
+    deploy(cluster, {"base": [SPACE], "app": [config("one", a="1"), config("two")]})
+    del cluster.objects[configmap("one")]
+    cluster.make(config("one", secret="theirs"))
+    if way == "prune":
+        deploy(cluster, {"base": [SPACE], "app": [config("two")]})
+    elif way == "released again, then teardown":
+        again = deploy(cluster, {"base": [SPACE], "app": [config("one", a="1"), config("two")]})
+        assert again["taken_over"] == ["ConfigMap ns/one"]
+        tear_down(cluster)
+    else:
+        tear_down(cluster, data="data" in way)
+    assert cluster.objects[configmap("one")]["data"]["secret"] == "theirs"
+    assert owner(cluster, configmap("one")) is None
+
+
+@pytest.mark.parametrize("scope", ["the whole platform", "one component"])
+def test_a_namespace_in_which_the_platform_still_runs_is_not_pruned(cluster, scope):
+    """It left the list of namespaces; what another component has in it did not leave."""
+    more = obj("Namespace", "more", None)
+    deploy(cluster, {"spaces": [SPACE, more], "app": [config("one"), config("two", namespace="more")]})
+    bundle = {"spaces": [SPACE], **({"app": [config("one"), config("two", namespace="more")]} if scope == "the whole platform" else {})}
+    result = deploy(cluster, bundle, complete=scope == "the whole platform", prune_protected=True)
+    assert result["kept"] == ["Namespace more: component app still has something in it"]
+    assert configmap("two", "more") in cluster.objects
+
+
+def test_the_number_of_a_revision_is_used_once(cluster):
+    """Also when the state could not be written: a release that is kept still names the revision whose fingerprint was to go."""
+    spaces, other = {"base": [SPACE]}, {"other": [config("other")]}
+    for k in "12":
+        deploy(cluster, {**spaces, "app": [config("one", k=k)]}, keep=3)
+    roll_back(cluster, "1", keep=3)
+    deploy(cluster, {**spaces, "app": [config("one", k="1")], **other}, keep=3)
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed):
+        roll_back(cluster, "3", keep=3)
+    deploy(cluster, {**spaces, "app": [config("one", k="new")], **other}, keep=9)
+    roll_back(cluster, "2", keep=9)
+    assert cluster.objects[configmap("one")]["data"] == {"k": "2"}

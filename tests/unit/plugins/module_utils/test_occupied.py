@@ -63,6 +63,7 @@ BY_DATABASE = {"ownerReferences": [{"apiVersion": "example.com/v1", "kind": "Dat
         (thing("ServiceAccount", "somebody"), "it holds ServiceAccount ns/somebody, which is not ours"),
         (thing("RoleBinding", "somebody", api="rbac.authorization.k8s.io/v1"), "not ours"),
         (thing("ClusterServiceVersion", api="operators.coreos.com/v1alpha1"), "not ours"),
+        (thing("Secret", ownerReferences=[{"apiVersion": "db.example.org/v1", "kind": "Instance", "name": "x", "uid": "u"}]), "Secret ns/it"),
     ],
 )
 def test_what_keeps_a_namespace(cluster, what, said):
