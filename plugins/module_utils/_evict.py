@@ -17,10 +17,10 @@ BUDGET = "a PodDisruptionBudget forbids it now (unhealthyPodEvictionPolicy: Alwa
 
 
 class Evictions:
-    """Of each StatefulSet one pod at a time. `leaving`: {StatefulSet: the revision (of its status) to be left}."""
+    """Of each StatefulSet one pod at a time. `leaving`: {StatefulSet: the revisions to be left}."""
 
     def __init__(
-        self, cluster: Cluster, leaving: t.Mapping[Ref, str], progress: t.Callable[[str], None], clock: t.Callable[[], float]
+        self, cluster: Cluster, leaving: t.Mapping[Ref, t.Collection[str]], progress: t.Callable[[str], None], clock: t.Callable[[], float]
     ) -> None:
         self._cluster, self._leaving, self._progress, self._clock = cluster, leaving, progress, clock
         self.refused: dict[Ref, str] = {}  # {StatefulSet: why its pod could not be evicted}

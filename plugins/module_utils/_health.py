@@ -269,14 +269,16 @@ def rolls(statefulset: dict) -> bool:
     return observed(statefulset) and statefulset["spec"].get("updateStrategy", {}).get("type") != "OnDelete"
 
 
-def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: str) -> dict | None:
-    """The pod that keeps a StatefulSet from leaving the revision `leaving`; None when there is none, or another must be ready first.
+def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: t.Collection[str]) -> dict | None:
+    """The pod that keeps a StatefulSet from leaving the revisions `leaving`; None when there is none, or another must be ready first.
 
     The controller goes on only when all pods are ready, so that a broken one blocks even the way back (kubernetes.io, StatefulSets,
     "Forced rollback"). Like the controller from the highest ordinal down, and no second pod while one is away or not ready.
     """
     meta, spec = statefulset["metadata"], statefulset["spec"]
-    if not rolls(statefulset) or statefulset["status"].get("updateRevision", leaving) == leaving:
+    newest = statefulset["status"].get("updateRevision")
+    left = {*leaving} - {newest}
+    if not rolls(statefulset) or newest is None or not left:
         return None
     first = (spec.get("ordinals") or {}).get("start", 0)
     partition = (spec.get("updateStrategy", {}).get("rollingUpdate") or {}).get("partition", 0)
@@ -285,7 +287,7 @@ def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: str) -> dic
     if any(pod is None or pod["metadata"].get("deletionTimestamp") for pod in members):
         return None
     unready = [(index, pod) for index, pod in enumerate(members) if pod and not _condition(pod, "Ready")]
-    if any(pod["metadata"].get("labels", {}).get("controller-revision-hash") != leaving for _index, pod in unready):
+    if any(pod["metadata"].get("labels", {}).get("controller-revision-hash") not in left for _index, pod in unready):
         return None
     replaced = [pod for index, pod in unready if index >= partition]  # below it, a pod comes back at the revision it had
     return replaced[-1] if replaced else None

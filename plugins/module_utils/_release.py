@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import time
 import typing as t
 import uuid
 
@@ -13,7 +14,7 @@ from ._apply import apply_deletes, apply_plan, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
-from ._health import WAITED, WORKLOADS, not_ready
+from ._health import WAITED, WORKLOADS, not_ready, observed
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
 from ._limit import refuse_too_many_deletions, refuse_undescribed
@@ -31,8 +32,11 @@ from ._types import ResourceType, group_kind
 from ._undo import Entry, Restored, entries, restore
 from ._wait import Waiter
 
+REVISIONS = ResourceType("apps", "v1", "ControllerRevision", "controllerrevisions", True)
+Leaving = t.Dict[Ref, t.FrozenSet[str]]  # {StatefulSet: names of the revisions that a way back leaves}
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
 SHOWN = 5
+OBSERVED_SECONDS = 10.0  # how long a controller may take to see a change
 SETTLE_SECONDS = 60.0  # how long a restored platform is given to be ready again
 
 
@@ -135,7 +139,7 @@ class Releaser:
         if self.options.check:
             return self._preview(plan, state, vector, result)
         if not plan.writes:
-            self._wait(plan, target)
+            self._wait(plan, {})
             return self._finished(result)
         dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
         return self.carry_out(plan, state, vector, target, result)
@@ -301,8 +305,9 @@ class Releaser:
         self._acquire(self._journal(started, journal), state)
         release = self._entry(state, started, target)
         try:
+            leaving = self._revisions_of(plan) if target.back else {}
             afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
-            self._wait(plan, target)
+            self._wait(plan, leaving)
             hold_again(self.cluster, plan, afters, self.lock.check)
             apply_deletes(self.cluster, plan, self.progress, self.lock.check)
             self.lock.check()
@@ -349,14 +354,14 @@ class Releaser:
         entry = {"number": state.next_number, "status": DEPLOYED, "at": started, "run": self.run_id, **self.options.facts}
         return {**entry, "rolled_back_to": target.rolled_back_to} if target.rolled_back_to else entry
 
-    def _wait(self, plan: Plan, target: Target) -> None:
+    def _wait(self, plan: Plan, leaving: Leaving) -> None:
         if self.options.wait:
             wanted = {a.ref: a.rtype for a in plan.actions if a.desired and a.ref.kind in WAITED and not _settled(a)}
-            self._waiter(wanted, _revisions(a.live for a in plan.writes if a.live) if target.back else {}).run(self.options.wait_timeout)
+            self._waiter(wanted, leaving).run(self.options.wait_timeout)
 
-    def _waiter(self, wanted: dict[Ref, ResourceType], leaving: dict[Ref, str]) -> Waiter:
+    def _waiter(self, wanted: dict[Ref, ResourceType], leaving: Leaving) -> Waiter:
         """For workloads whose controllers may have been refused pods until now, and try again only after a while. `leaving`: on a way
-        back, the revision of each StatefulSet that is left."""
+        back, the revisions of each StatefulSet that are left."""
         form = "%Y-%m-%dT%H:%M:%SZ"
         in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
         return Waiter(self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=in_force.strftime(form))
@@ -414,15 +419,36 @@ class Releaser:
         except Interrupted:
             return restore(self.cluster, journal, self.options.platform, self.lock.check)
 
-    def _revisions_of(self, plan: Plan) -> dict[Ref, str]:
-        """{StatefulSet that was there before: the revision that the failed release has given it}. What cannot be read is left out."""
-        sets = [action for action in plan.writes if action.live and action.ref.kind == "StatefulSet"]
-        try:
-            return _revisions(filter(None, (self.cluster.get(a.rtype, a.ref.namespace, a.ref.name) for a in sets)))
-        except PlatformError:
-            return {}
+    def _revisions_of(self, plan: Plan) -> Leaving:
+        """The revisions that the StatefulSets to be written on a way back are leaving. What cannot be read is left out.
 
-    def _settle(self, plan: Plan, leaving: dict[Ref, str]) -> str:
+        Waits for a controller that has not seen the last change yet: until then its status names the revision before.
+        """
+        sets = [action for action in plan.writes if action.live and action.ref.kind == "StatefulSet"]
+        deadline = time.monotonic() + OBSERVED_SECONDS
+        while sets:
+            try:
+                found = [obj for obj in (self.cluster.get(a.rtype, a.ref.namespace, a.ref.name) for a in sets) if obj]
+            except PlatformError:
+                return {}
+            if all(map(observed, found)) or time.monotonic() >= deadline:
+                return {Ref.of(obj): self._left_by(obj) for obj in found}
+            time.sleep(0.25)
+        return {}
+
+    def _left_by(self, statefulset: dict) -> frozenset[str]:
+        """Its newest revision, and those since the last one that all of its pods have reached: several changes may have followed each other."""
+        meta, status = statefulset["metadata"], statefulset.get("status", {})
+        newest = {name for name in (status.get("updateRevision"),) if name}
+        try:
+            found = self.cluster.list(REVISIONS, "", meta["namespace"])
+        except PlatformError:
+            return frozenset(newest)
+        owned = {o["metadata"]["name"]: o["revision"] for o in found if meta["uid"] in (r["uid"] for r in o["metadata"].get("ownerReferences") or [])}
+        reached = owned.get(status.get("currentRevision"))
+        return frozenset(newest if reached is None else newest | {name for name, number in owned.items() if number > reached})
+
+    def _settle(self, plan: Plan, leaving: Leaving) -> str:
         """Waits until the workloads that were there before are ready again; '' when they are, else what is not."""
         wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
         try:
@@ -467,12 +493,6 @@ class Releaser:
 
     def _finished(self, result: dict) -> dict:
         return {**result, "requests": dict(self.cluster.requests)}
-
-
-def _revisions(objects: t.Iterable[dict]) -> dict[Ref, str]:
-    """{StatefulSet: its newest revision}."""
-    sets = [obj for obj in objects if obj["kind"] == "StatefulSet"]
-    return {Ref.of(obj): obj.get("status", {}).get("updateRevision", "") for obj in sets}
 
 
 def _settled(action: Action) -> bool:

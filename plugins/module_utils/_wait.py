@@ -35,12 +35,12 @@ class Waiter:
         progress: t.Callable[[str], None],
         clock: t.Callable[[], float] = time.monotonic,
         poll: float = 1.0,
-        leaving: t.Mapping[Ref, str] | None = None,
+        leaving: t.Mapping[Ref, t.Collection[str]] | None = None,
         after: str = "",
     ) -> None:
         self.cluster, self.platform, self.progress, self.clock = cluster, platform, progress, clock
         self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
-        self.leaving = leaving or {}  # {StatefulSet: the revision that a way back leaves}: broken pods of it that block are evicted
+        self.leaving = leaving or {}  # {StatefulSet: the revisions that a way back leaves}: broken pods of it that block are evicted
         self.after = after  # RFC 3339: what was changed is in force from then on, also for admission; '' when nothing was
         self.wanted = wanted
         self.waiting: dict[Ref, str] = dict.fromkeys(wanted, "not seen yet")

@@ -47,7 +47,7 @@ class Cluster:
 class Run:
     def __init__(self, *answers, leaving="bad"):
         self.cluster, self.now, self.lines = Cluster(*answers), 0.0, []
-        self.evictions = Evictions(self.cluster, {REF: leaving}, self.lines.append, lambda: self.now)
+        self.evictions = Evictions(self.cluster, {REF: {leaving}}, self.lines.append, lambda: self.now)
 
     def at(self, now, *states, of=None):
         """Looks at the clock's `now`, and evicts what is due; its name, or ''."""
@@ -171,3 +171,8 @@ def test_what_is_gone_already_is_fine(gone):
     run = Run(gone)
     assert [run.at(now, *BROKEN) for now in (0, 6)] == ["db-0", ""]
     assert run.lines == [] and run.evictions.refused == {}
+
+
+def test_of_several_changes_in_a_row_any_that_was_never_reached_is_left():
+    """The pod may have got no further than the one before the last."""
+    assert named(["worse crashing", "good ready", "good ready"], leaving="worse") != ""

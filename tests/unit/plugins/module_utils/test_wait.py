@@ -311,7 +311,7 @@ class Stuck(Script):
 
 def test_a_broken_pod_of_the_failed_revision_is_evicted_on_the_way_back():
     script = Stuck()
-    assert wait(script, wanted={STORE: STATEFULSETS}, leaving={STORE: "bad"}) == [
+    assert wait(script, wanted={STORE: STATEFULSETS}, leaving={STORE: {"bad"}}) == [
         "StatefulSet ns/store: 0 of 1 replicas updated",
         "Pod ns/store-0: not ready, phase unknown, blocks the rollout; evicted so that it comes back at the new revision",
         "StatefulSet ns/store: ready",
@@ -319,7 +319,7 @@ def test_a_broken_pod_of_the_failed_revision_is_evicted_on_the_way_back():
     assert script.asked == 1
 
 
-@pytest.mark.parametrize("leaving", [None, {}, {STORE: "other"}, {Ref("apps", "StatefulSet", "ns", "other"): "bad"}])
+@pytest.mark.parametrize("leaving", [None, {}, {STORE: {"other"}}, {Ref("apps", "StatefulSet", "ns", "other"): {"bad"}}])
 def test_no_pod_is_evicted_otherwise(leaving):
     script = Stuck()
     with pytest.raises(TimedOut, match="0 of 1 replicas updated"):
@@ -330,13 +330,13 @@ def test_no_pod_is_evicted_otherwise(leaving):
 
 def test_an_eviction_that_a_budget_forbids_is_tried_until_it_is_allowed():
     script = Stuck(ApiError("disruption budget", 429), ApiError("disruption budget", 429), None)
-    said = wait(script, wanted={STORE: STATEFULSETS}, leaving={STORE: "bad"})
+    said = wait(script, wanted={STORE: STATEFULSETS}, leaving={STORE: {"bad"}})
     assert script.asked == 3 and sum("PodDisruptionBudget" in line for line in said) == 1
 
 
 def test_a_refused_eviction_is_named_in_the_end():
     script = Stuck(ApiError("pods/eviction is forbidden", 403))
     with pytest.raises(TimedOut, match="0 of 1 replicas updated; Pod ns/store-0: .*cannot be evicted: pods/eviction is forbidden") as caught:
-        wait(script, timeout=30, wanted={STORE: STATEFULSETS}, leaving={STORE: "bad"})
+        wait(script, timeout=30, wanted={STORE: STATEFULSETS}, leaving={STORE: {"bad"}})
     assert "forbidden" in caught.value.facts["problems"][0]["message"]
     script.evicted.set()
