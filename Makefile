@@ -130,10 +130,18 @@ bench-fleet: collections ## measures gpu_nodes against its peers on the cluster 
 	@flock $(CACHE) $(PLAY) molecule/shared/kwok.yml
 	@$(BIN)/python tests/benchmarks/fleet.py --runs $(RUNS) $(ARGS)
 
+# Beside LOAD busy loops: whatever a write of the ledger meets must not depend on who gets a core.
+TIMES ?= 20
+LOAD ?= 2
+.PHONY: soak-ledger
+soak-ledger: collections ## every way a write of the ledger can fail, again and again, on the cluster of `make up`: TIMES=20, about 40 min
+	@trap 'kill $$(jobs -p) || true' EXIT; for n in $$(seq $(LOAD)); do while :; do :; done & done; for n in $$(seq $(TIMES)); do echo ">> $$n of $(TIMES)"; \
+		$(BIN)/python -m pytest -vp no:cacheprovider --timeout=900 tests/integration/test_5_faults.py -k write_of_the_ledger; done
+
 # Stops the control plane of the cluster of `make up` for a while in every round: needs the cluster to itself.
 ROUNDS ?= 30
 .PHONY: soak-hostile
-soak-hostile: collections ## releases and rollbacks in a hostile cluster, that of `make up`: ROUNDS=30, about 75 min
+soak-hostile: collections ## releases and rollbacks in a hostile cluster, that of `make up`: ROUNDS=30, about 55 min
 	@HOSTILE_ROUNDS=$(ROUNDS) flock $(CACHE) $(BIN)/python -m pytest -vp no:cacheprovider tests/integration/test_21_hostile.py
 
 # As `bench`, of the inference service. Needs no cluster, but the machine to itself; torch and the peers come from PyPI once.

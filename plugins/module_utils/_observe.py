@@ -15,7 +15,7 @@ from ._manifest import LABEL_PLATFORM, Ref
 from ._plan import Record, ref_from_key
 from ._types import ResourceType, group_kind, ref_of
 
-FEW_NAMESPACES = 4
+FEW = 4  # namespaces whose Secrets, or objects outside of namespaces of one kind, that are asked for one by one
 MANY = 20  # objects of one kind and namespace to be looked for: then a list of names is less than a GET each
 
 Types = t.Mapping[Ref, ResourceType]
@@ -68,30 +68,40 @@ def _labelled(cluster: Cluster, platform: str, refs: Types) -> dict[Ref, dict]:
 
 def _in_one_request(rtype: ResourceType, namespaces: t.Collection[str]) -> bool:
     """Secrets of other people's namespaces are not asked for where a few requests more can do without."""
-    return len(namespaces) > (FEW_NAMESPACES if (rtype.group, rtype.kind) == (SECRETS.group, SECRETS.kind) else 1)
+    return len(namespaces) > (FEW if (rtype.group, rtype.kind) == (SECRETS.group, SECRETS.kind) else 1)
 
 
 def _unlabelled(cluster: Cluster, lacking: Types, refs: Types, live: dict[Ref, dict]) -> dict[Ref, dict]:
     """Those of `lacking` that are there all the same: somebody took our label off, or made them before us."""
-    wide = {ref: rtype for ref, rtype in lacking.items() if not rtype.namespaced}
-    found = _read(cluster, wide)
+    found = _read(cluster, _listed(cluster, {ref: rtype for ref, rtype in lacking.items() if not rtype.namespaced}))
     known = {ref.name for ref in refs if ref.kind == NAMESPACES.kind and not ref.group}
     there = {ref.name for ref in (*live, *found) if ref.kind == NAMESPACES.kind and not ref.group}
+    inside = {ref: rtype for ref, rtype in lacking.items() if rtype.namespaced}
+    # Nothing is in a namespace that is not there.
+    inside = {ref: rtype for ref, rtype in inside.items() if ref.namespace in there or ref.namespace not in known}
+    return {**found, **_read(cluster, _listed(cluster, inside))}
+
+
+def _listed(cluster: Cluster, wanted: Types) -> dict[Ref, ResourceType]:
+    """`wanted`; where many of a kind and namespace are looked for, only those of them whose names a list has."""
     groups: dict[tuple[ResourceType, str], list[Ref]] = collections.defaultdict(list)
-    for ref, rtype in lacking.items():
-        if rtype.namespaced and (ref.namespace in there or ref.namespace not in known):  # nothing is in a namespace that is not there
-            groups[rtype, ref.namespace].append(ref)
-    few = {ref: rtype for (rtype, _space), some in groups.items() if len(some) <= MANY for ref in some}
-    many = [(*key, some) for key, some in groups.items() if len(some) > MANY]
-    for here in cluster.each(lambda item: _named(cluster, *item), many):
-        few.update(here)
-    return {**found, **_read(cluster, few)}
+    for ref, rtype in wanted.items():
+        groups[rtype, ref.namespace].append(ref)
+    many = [(rtype, space, refs) for (rtype, space), refs in groups.items() if len(refs) > (MANY if rtype.namespaced else FEW)]
+    asked = {ref for _rtype, _space, refs in many for ref in refs}
+    there = {ref for here in cluster.each(lambda item: _named(cluster, *item), many) for ref in here}
+    return {ref: rtype for ref, rtype in wanted.items() if ref not in asked or ref in there}
 
 
-def _named(cluster: Cluster, rtype: ResourceType, namespace: str, wanted: t.Collection[Ref]) -> dict[Ref, ResourceType]:
-    """Which of many objects are there, by their names alone."""
-    names = {obj["metadata"]["name"] for obj in cluster.list(rtype, "", namespace, metadata=True)}
-    return {ref: rtype for ref in wanted if ref.name in names}
+def _named(cluster: Cluster, rtype: ResourceType, namespace: str, wanted: t.Collection[Ref]) -> list[Ref]:
+    """Those of many objects that are there, by their names alone; all of them where the identity may not list the kind."""
+    try:
+        names = {obj["metadata"]["name"] for obj in cluster.list(rtype, "", namespace, metadata=True)}
+    except ApiError as exc:
+        if exc.status != 403:
+            raise
+        return list(wanted)
+    return [ref for ref in wanted if ref.name in names]
 
 
 def _read(cluster: Cluster, refs: Types) -> dict[Ref, dict]:

@@ -343,7 +343,9 @@ class Releaser:
         uids = {ref: t.cast(dict, action.after)["metadata"]["uid"] for ref, action in dying.items()}
         left = self.cluster.gone([(action.rtype, ref) for ref, action in dying.items()], self.options.wait_timeout, uids)
         if left:
-            still = "; ".join(f"{ref}: {held_by(t.cast(dict, dying[ref].after))}" for ref in sorted(left)[:SHOWN])
+            # Read anew: what holds a namespace is only known once its controller has tried to empty it.
+            now = self.cluster.each(lambda ref: self.cluster.get(dying[ref].rtype, ref.namespace, ref.name) or dying[ref].after, sorted(left)[:SHOWN])
+            still = "; ".join(f"{ref}: {held_by(live)}" for ref, live in zip(sorted(left), now))
             raise TimedOut(f"still being deleted after {self.options.wait_timeout:.0f} s, nothing was written: {still}. Remove what holds it, then run again")
 
     def _journal(self, started: str, journal: list[Entry]) -> dict:

@@ -108,15 +108,16 @@ class _Working:
 
     def __init__(self, pause: float) -> None:
         self._pause, self._stop = pause, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._executor = concurrent.futures.ThreadPoolExecutor(1)
 
     def __enter__(self) -> t.Self:
-        self._thread.start()
+        self._work = self._executor.submit(self._run)
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._stop.set()
-        self._thread.join(90)
+        self._work.result(90)  # who stopped working for an error has shown nothing
+        self._executor.shutdown()
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause):

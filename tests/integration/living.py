@@ -151,15 +151,16 @@ class Members:
         self.seen: list[int] = []
         self.uids: set[str] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._executor = concurrent.futures.ThreadPoolExecutor(1)
 
     def __enter__(self) -> Members:
-        self._thread.start()
+        self._looking = self._executor.submit(self._watch)
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._executor.shutdown()
+        self._looking.result()  # who stopped looking has seen nothing
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):

@@ -63,6 +63,19 @@ def test_many_without_a_label_are_looked_for_by_a_list_of_names(cluster, many):
     assert cluster.requests["GET"] <= 2 + len(refs[::2]) + (many if many <= _observe.MANY else 0)
 
 
+@pytest.mark.parametrize("may_list", [True, False])
+def test_many_namespaces_are_looked_for_by_a_list_of_names(cluster, may_list):
+    """Red where each is asked for: a first release of many namespaces is slower than it was."""
+    names = [f"space-{number}" for number in range(_observe.FEW + 3)]
+    cluster.make(obj("Namespace", names[0], None))
+    if not may_list:
+        cluster.hidden.add("namespaces")
+    wanted = {Ref("", "Namespace", "", name): KIND["v1", "Namespace"] for name in names}
+    cluster.requests.clear()
+    assert set(observe(cluster, "genai", {}, wanted)) == {Ref("", "Namespace", "", names[0])}
+    assert cluster.requests["GET"] == 2 + (1 if may_list else len(names)), "two lists, and what is there or all"
+
+
 def test_nothing_is_looked_for_in_a_namespace_that_is_not_there(cluster):
     space, inside = Ref("", "Namespace", "", "new"), configmap("one", "new")
     cluster.requests.clear()
