@@ -4,16 +4,59 @@
 """Evicts the broken pods that keep a StatefulSet from leaving the revision of a failed release."""
 from __future__ import annotations
 
+import time
 import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, PlatformError
-from ._health import blocking_pod, pod_problem
+from ._health import blocking_pod, observed, pod_problem
 from ._manifest import Ref
+from ._types import ResourceType
 
 UNREADY_SECONDS = 10.0  # how long a pod may be not ready, for no known reason, before it is evicted
 RETRY_SECONDS = 5.0  # until an eviction that was refused is tried again
 BUDGET = "a PodDisruptionBudget forbids it now (unhealthyPodEvictionPolicy: AlwaysAllow would not)"
+REVISIONS = ResourceType("apps", "v1", "ControllerRevision", "controllerrevisions", True)
+OBSERVED_SECONDS = 10.0  # how long a controller may take to see a change
+
+Leaving = t.Dict[Ref, t.FrozenSet[str]]  # {StatefulSet: names of the revisions that a way back leaves}
+
+
+def revisions_left(cluster: Cluster, sets: t.Mapping[Ref, ResourceType]) -> Leaving:
+    """The revisions that StatefulSets are about to leave. What cannot be read is left out.
+
+    Waits for a controller that has not seen the last change yet: until then its status names the revision before.
+    """
+    deadline = time.monotonic() + OBSERVED_SECONDS
+    while sets:
+        try:
+            found = [obj for obj in (cluster.get(rtype, ref.namespace, ref.name) for ref, rtype in sets.items()) if obj]
+        except PlatformError:
+            return {}
+        if all(map(observed, found)) or time.monotonic() >= deadline:
+            return {Ref.of(obj): _left(cluster, obj) for obj in found}
+        time.sleep(0.25)
+    return {}
+
+
+def _left(cluster: Cluster, statefulset: dict) -> frozenset[str]:
+    try:
+        return left_by(statefulset, cluster.list(REVISIONS, "", statefulset["metadata"]["namespace"]))
+    except PlatformError:
+        return left_by(statefulset, [])
+
+
+def left_by(statefulset: dict, revisions: t.Iterable[dict]) -> frozenset[str]:
+    """Its newest revision, and those since the last one that all of its pods have reached: several changes may have followed each other.
+
+    `revisions`: ControllerRevisions, those of others too. By its status: `currentRevision` is what all pods had reached,
+    `updateRevision` the newest.
+    """
+    uid, status = statefulset["metadata"]["uid"], statefulset.get("status", {})
+    newest = {name for name in (status.get("updateRevision"),) if name}
+    owned = {o["metadata"]["name"]: o["revision"] for o in revisions if uid in (r["uid"] for r in o["metadata"].get("ownerReferences") or [])}
+    reached = owned.get(status.get("currentRevision"))
+    return frozenset(newest if reached is None else newest | {name for name, number in owned.items() if number > reached})
 
 
 class Evictions:
@@ -50,10 +93,8 @@ class Evictions:
         try:
             accepted = self._cluster.evict(meta["namespace"], meta["name"], meta["uid"])
         except PlatformError as exc:
-            if not isinstance(exc, ApiError) or exc.status != 404:
-                self._not_evicted(ref, meta["uid"], blocks, exc)
-                return
-            accepted = False
+            self._not_evicted(ref, meta["uid"], blocks, exc)
+            return
         self.refused.pop(ref, None)
         self._gone.add(meta["uid"])
         if accepted:

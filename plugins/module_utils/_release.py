@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import time
 import typing as t
 import uuid
 
@@ -14,7 +13,8 @@ from ._apply import apply_deletes, apply_plan, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
-from ._health import WAITED, WORKLOADS, not_ready, observed
+from ._evict import Leaving, revisions_left
+from ._health import WAITED, WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
 from ._limit import refuse_too_many_deletions, refuse_undescribed
@@ -32,11 +32,8 @@ from ._types import ResourceType, group_kind
 from ._undo import Entry, Restored, entries, restore
 from ._wait import Waiter
 
-REVISIONS = ResourceType("apps", "v1", "ControllerRevision", "controllerrevisions", True)
-Leaving = t.Dict[Ref, t.FrozenSet[str]]  # {StatefulSet: names of the revisions that a way back leaves}
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
 SHOWN = 5
-OBSERVED_SECONDS = 10.0  # how long a controller may take to see a change
 SETTLE_SECONDS = 60.0  # how long a restored platform is given to be ready again
 
 
@@ -305,7 +302,7 @@ class Releaser:
         self._acquire(self._journal(started, journal), state)
         release = self._entry(state, started, target)
         try:
-            leaving = self._revisions_of(plan) if target.back else {}
+            leaving = self._leaving(plan) if target.back else {}
             afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
             self._wait(plan, leaving)
             hold_again(self.cluster, plan, afters, self.lock.check)
@@ -394,7 +391,7 @@ class Releaser:
         self.progress("failed, restoring the state before")
         crossed = [mark for marks in one_way(a.desired for a in plan.writes if a.desired).values() for mark in marks]
         try:
-            leaving = self._revisions_of(plan)
+            leaving = self._leaving(plan)
             report = self._restored(journal)
             settled = "" if report.errors else self._settle(plan, leaving)
             if not report.errors:
@@ -421,34 +418,9 @@ class Releaser:
         except Interrupted:
             return restore(self.cluster, journal, self.options.platform, self.lock.check)
 
-    def _revisions_of(self, plan: Plan) -> Leaving:
-        """The revisions that the StatefulSets to be written on a way back are leaving. What cannot be read is left out.
-
-        Waits for a controller that has not seen the last change yet: until then its status names the revision before.
-        """
-        sets = [action for action in plan.writes if action.live and action.ref.kind == "StatefulSet"]
-        deadline = time.monotonic() + OBSERVED_SECONDS
-        while sets:
-            try:
-                found = [obj for obj in (self.cluster.get(a.rtype, a.ref.namespace, a.ref.name) for a in sets) if obj]
-            except PlatformError:
-                return {}
-            if all(map(observed, found)) or time.monotonic() >= deadline:
-                return {Ref.of(obj): self._left_by(obj) for obj in found}
-            time.sleep(0.25)
-        return {}
-
-    def _left_by(self, statefulset: dict) -> frozenset[str]:
-        """Its newest revision, and those since the last one that all of its pods have reached: several changes may have followed each other."""
-        meta, status = statefulset["metadata"], statefulset.get("status", {})
-        newest = {name for name in (status.get("updateRevision"),) if name}
-        try:
-            found = self.cluster.list(REVISIONS, "", meta["namespace"])
-        except PlatformError:
-            return frozenset(newest)
-        owned = {o["metadata"]["name"]: o["revision"] for o in found if meta["uid"] in (r["uid"] for r in o["metadata"].get("ownerReferences") or [])}
-        reached = owned.get(status.get("currentRevision"))
-        return frozenset(newest if reached is None else newest | {name for name, number in owned.items() if number > reached})
+    def _leaving(self, plan: Plan) -> Leaving:
+        sets = {action.ref: action.rtype for action in plan.writes if action.live and action.ref.kind == "StatefulSet"}
+        return revisions_left(self.cluster, sets)
 
     def _settle(self, plan: Plan, leaving: Leaving) -> str:
         """Waits until the workloads that were there before are ready again; '' when they are, else what is not."""

@@ -31,6 +31,7 @@ _KUSTOMIZE_ANNOTATION = re.compile(r"^((internal\.|alpha\.|kustomize\.)?config\.
 _UNFIT_TEXT = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 # Nothing that any reader of YAML, 1.1 or 1.2, takes for a number, a date, a truth value or null.
 _PLAIN_TEXT = re.compile(r"^(?!(y|n|yes|no|on|off|true|false|null)$)[a-z/][-\w./@+ :]*", re.IGNORECASE | re.ASCII)
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
 _LEADING_KEYS = ("apiVersion", "kind", "metadata", "name", "namespace")
 _PLATFORM = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -186,6 +187,7 @@ def _style(text: str) -> str | None:
     if _PLAIN_TEXT.fullmatch(text):
         return None
     lines = text.split("\n")
-    if len(lines) > 1 and lines[0] and not lines[0][0].isspace() and not any(line[-1:].isspace() for line in lines):
+    # A line that ends otherwise (U+0085, for one) would be read back as one that ends with a line feed.
+    if len(lines) > 1 and not _OTHER_BREAKS.search(text) and lines[0] and not lines[0][0].isspace() and not any(line[-1:].isspace() for line in lines):
         return "|"
     return '"'

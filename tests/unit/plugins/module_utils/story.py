@@ -18,9 +18,9 @@ def obj(kind, name, namespace="ns", **rest):
     return {"apiVersion": "v1", "kind": kind, "metadata": meta, **rest}
 
 
-def releaser(cluster, **options):
+def releaser(cluster, progress=lambda _line: None, **options):
     facts = {"by": "tester", "why": "", "commit": "", "profile": ""}
-    return Releaser(cluster, Ledger(cluster, "genai-ledger", "genai"), Options("genai", facts=facts, **options), lambda _line: None)
+    return Releaser(cluster, Ledger(cluster, "genai-ledger", "genai"), Options("genai", facts=facts, **options), progress)
 
 
 def deploy(cluster, bundle, **options):

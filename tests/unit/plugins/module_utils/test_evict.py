@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils._evict import Evictions
+from ansible_collections.genai.platform.plugins.module_utils._evict import Evictions, left_by
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 
 REF = Ref("apps", "StatefulSet", "ns", "db")
@@ -166,9 +166,8 @@ def test_a_refusal_is_forgotten_when_the_pod_gets_ready():
     assert run.evictions.refused == {}
 
 
-@pytest.mark.parametrize("gone", [False, ApiError("not found", 404)])
-def test_what_is_gone_already_is_fine(gone):
-    run = Run(gone)
+def test_what_is_gone_already_is_fine():
+    run = Run(False)
     assert [run.at(now, *BROKEN) for now in (0, 6)] == ["db-0", ""]
     assert run.lines == [] and run.evictions.refused == {}
 
@@ -176,3 +175,32 @@ def test_what_is_gone_already_is_fine(gone):
 def test_of_several_changes_in_a_row_any_that_was_never_reached_is_left():
     """The pod may have got no further than the one before the last."""
     assert named(["worse crashing", "good ready", "good ready"], leaving="worse") != ""
+
+
+# --- which revisions a way back leaves -------------------------------------------------------------------------------
+
+
+def revision(name, number, owner="uid-db"):
+    owners = [{"kind": "StatefulSet", "name": "db", "uid": owner}] if owner else None
+    return {"metadata": {"name": name, "namespace": "ns", **({"ownerReferences": owners} if owners else {})}, "revision": number}
+
+
+HISTORY = [revision(f"db-{number}", number) for number in (1, 2, 3, 4)]
+OTHERS = [revision("others-9", 9, "uid-others"), revision("nobodys-9", 9, "")]
+
+
+@pytest.mark.parametrize("reached, newest, left", [
+    ("db-3", "db-4", {"db-4"}),
+    ("db-2", "db-4", {"db-3", "db-4"}),  # edited twice in a row: pods may have got no further than in between
+    ("db-4", "db-4", {"db-4"}),
+    ("db-4", "db-2", {"db-2"}),  # an older revision is the newest once more, and its number is raised a moment later
+    ("", "db-4", {"db-4"}),
+    ("pruned", "db-4", {"db-4"}),  # its revisionHistoryLimit
+    ("db-2", "", {"db-3", "db-4"}),
+    ("", "", set()),
+], ids=str)  # fmt: skip
+def test_every_revision_since_the_last_that_all_pods_had_reached_is_left(reached, newest, left):
+    status = {name: value for name, value in (("currentRevision", reached), ("updateRevision", newest)) if value}
+    body = {"metadata": {"name": "db", "namespace": "ns", "uid": "uid-db"}, "status": status}
+    assert left_by(body, [*HISTORY, *OTHERS]) == left
+    assert left_by(body, []) == ({newest} if newest else set()), "who may not list revisions leaves the newest"

@@ -216,6 +216,13 @@ values = st.recursive(
 )
 
 
+@pytest.mark.parametrize("other", ["\x85", "\u2028", "\u2029", "\r"])
+@pytest.mark.parametrize("text", ["0\n{}0", "a{}\nb\n", "a\n{}", "{}\na"])
+def test_lines_that_end_otherwise_survive(text, other):
+    for obj in ({"a": text.format(other)}, {text.format(other): None}):
+        assert yaml.safe_load(to_yaml(obj)) == obj
+
+
 @given(st.dictionaries(st.text(), values, max_size=4))
 def test_any_manifest_survives(obj):
     text = to_yaml(obj)
