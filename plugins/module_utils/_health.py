@@ -48,20 +48,25 @@ class Problem:
 
 def not_ready(obj: dict) -> str:
     """Why `obj` is not ready, in a few words; READY when it is, and for kinds that are ready once they exist."""
-    if obj.get("metadata", {}).get("deletionTimestamp"):
+    if obj.get("metadata", {}).get("deletionTimestamp") and not ended(obj):
         return "being deleted"
     rule = _RULES.get(obj.get("kind", ""))
     return rule(obj) if rule else READY
 
 
+def ended(obj: dict) -> bool:
+    """Whether a Job is over, well or not: its time to live may take it away at once, and that changes nothing."""
+    return obj.get("kind") == "Job" and (_condition(obj, "Complete") or _condition(obj, "Failed"))
+
+
 def stuck(obj: dict) -> Problem | None:
-    """Hopeless conditions that a workload reports about itself."""
+    """Hopeless conditions that a workload reports about itself, and not about a spec before its newest."""
     for condition in obj.get("status", {}).get("conditions") or []:
         kind, status, reason = condition.get("type"), condition.get("status"), condition.get("reason", "")
         message = condition.get("message", "")
-        if kind == "ReplicaFailure" and status == "True":
+        if kind == "ReplicaFailure" and status == "True" and observed(obj):
             return Problem(reason, message, _create_hint(message), patience=5.0)
-        if kind == "Progressing" and status == "False" and reason == "ProgressDeadlineExceeded":
+        if kind == "Progressing" and status == "False" and reason == "ProgressDeadlineExceeded" and observed(obj):
             return Problem(reason, message, "the rollout made no progress; look at the pods' events and readiness probe")
         if kind == "Failed" and status == "True" and obj.get("kind") == "Job":
             return Problem(reason or "JobFailed", message, "read the Job's pod logs, fix the cause, run again", log="current")
@@ -194,6 +199,9 @@ def _deployment(obj: dict) -> str:
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
     if not observed(obj):
         return "not yet seen by its controller"
+    if obj["spec"].get("paused"):  # it scales what it has, and no more
+        wanted = min(wanted, status.get("replicas", 0))
+        return READY if available >= wanted else f"paused, {available} of {wanted} replicas available"
     if updated < wanted:
         return f"{updated} of {wanted} replicas updated"
     if status.get("replicas", 0) > updated:
@@ -206,23 +214,34 @@ def _statefulset(obj: dict) -> str:
     ready, updated = status.get("readyReplicas", 0), status.get("updatedReplicas", 0)
     if not observed(obj):
         return "not yet seen by its controller"
-    if obj["spec"].get("updateStrategy", {}).get("type") == "OnDelete":
-        updated = wanted
-    if updated < wanted:
-        return f"{updated} of {wanted} replicas updated"
+    follow = 0 if _on_delete(obj) else max(0, wanted - _partition(obj))  # that many are to be at the newest revision
+    if updated < follow:
+        return f"{updated} of {follow} replicas updated"
     return READY if ready >= wanted else f"{ready} of {wanted} replicas ready"
+
+
+def _on_delete(obj: dict) -> bool:
+    """Whether pods stay at their revision until somebody deletes them."""
+    return obj["spec"].get("updateStrategy", {}).get("type") == "OnDelete"
+
+
+def _partition(statefulset: dict) -> int:
+    """The ordinal below which pods keep the revision they have."""
+    return (statefulset["spec"].get("updateStrategy", {}).get("rollingUpdate") or {}).get("partition") or 0
 
 
 def _daemonset(obj: dict) -> str:
     status = obj.get("status", {})
-    wanted, updated = status.get("desiredNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
     if not observed(obj):
         return "not yet seen by its controller"
-    available = status.get("numberAvailable", 0)
+    wanted, available = status.get("desiredNumberScheduled", 0), status.get("numberAvailable", 0)
+    updated = wanted if _on_delete(obj) else status.get("updatedNumberScheduled", 0)
     return READY if min(updated, available) >= wanted else f"{min(updated, available)} of {wanted} pods available"
 
 
 def _job(obj: dict) -> str:
+    if obj["spec"].get("suspend"):
+        return READY  # it is for a queue, or a person, to start it
     return READY if _condition(obj, "Complete") else "not complete"
 
 
@@ -266,7 +285,7 @@ def owner_of(pod: dict) -> tuple[str, str]:
 
 def rolls(statefulset: dict) -> bool:
     """Whether its controller has seen the newest spec and replaces pods by itself."""
-    return observed(statefulset) and statefulset["spec"].get("updateStrategy", {}).get("type") != "OnDelete"
+    return observed(statefulset) and not _on_delete(statefulset)
 
 
 def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: t.Collection[str]) -> dict | None:
@@ -281,7 +300,6 @@ def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: t.Collectio
     if not rolls(statefulset) or newest is None or not left:
         return None
     first = (spec.get("ordinals") or {}).get("start", 0)
-    partition = (spec.get("updateStrategy", {}).get("rollingUpdate") or {}).get("partition", 0)
     by_name = {pod["metadata"]["name"]: pod for pod in pods}
     members = [by_name.get(f"{meta['name']}-{ordinal}") for ordinal in range(first, first + spec.get("replicas", 1))]
     if any(pod is None or pod["metadata"].get("deletionTimestamp") for pod in members):
@@ -289,7 +307,7 @@ def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: t.Collectio
     unready = [(index, pod) for index, pod in enumerate(members) if pod and not _condition(pod, "Ready")]
     if any(pod["metadata"].get("labels", {}).get("controller-revision-hash") not in left for _index, pod in unready):
         return None
-    replaced = [pod for index, pod in unready if index >= partition]  # below it, a pod comes back at the revision it had
+    replaced = [pod for index, pod in unready if index >= _partition(statefulset)]  # below it, a pod comes back at the revision it had
     return replaced[-1] if replaced else None
 
 

@@ -10,7 +10,7 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError, Hopeless, PlatformError, TimedOut
 from ._evict import Evictions
-from ._health import READY, WORKLOADS, Problem, awaits_consumer, not_ready, observed, owner_of, pod_problem, stuck
+from ._health import READY, WORKLOADS, Problem, awaits_consumer, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
 from ._watch import Watch, Watches
@@ -114,6 +114,7 @@ class Waiter:
             self.pods.pop(ref, None) if gone else self.pods.__setitem__(ref, obj)
         elif ref in self.wanted:
             obj = {"kind": rtype.kind, "apiVersion": rtype.api_version, **obj}
+            gone = gone and not ended(obj)
             self.live.pop(ref, None) if gone else self.live.__setitem__(ref, obj)
             reason = "it was deleted" if gone else self._not_ready(obj)
             if reason:

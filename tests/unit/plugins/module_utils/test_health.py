@@ -5,8 +5,21 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _health as health
 
 
-def workload(kind, replicas=2, generation=1, **status):
-    return {"kind": kind, "metadata": {"generation": generation}, "spec": {"replicas": replicas}, "status": {"observedGeneration": 1, **status}}
+def workload(kind, replicas=2, generation=1, spec=None, **status):
+    spec, status = {"replicas": replicas, **(spec or {})}, {"observedGeneration": 1, **status}
+    return {"kind": kind, "metadata": {"generation": generation}, "spec": spec, "status": status}
+
+
+def strategy(kind="RollingUpdate", partition=None):
+    return {"updateStrategy": {"type": kind, **({} if partition is None else {"rollingUpdate": {"partition": partition}})}}
+
+
+def paused(**status):
+    body = workload("Deployment", spec={"paused": True})
+    return {**body, "status": {"observedGeneration": 1, **status}}
+
+
+COMPLETE = {"type": "Complete", "status": "True"}
 
 
 @pytest.mark.parametrize(
@@ -21,10 +34,20 @@ def workload(kind, replicas=2, generation=1, **status):
         ({"kind": "Deployment", "metadata": {"generation": 1}, "spec": {}}, "not yet seen by its controller"),
         (workload("StatefulSet", updatedReplicas=2, readyReplicas=1), "1 of 2 replicas ready"),
         (workload("StatefulSet", updatedReplicas=2, readyReplicas=2), ""),
+        (workload("StatefulSet", spec=strategy(partition=1), updatedReplicas=1, readyReplicas=2), ""),
+        (workload("StatefulSet", spec=strategy(partition=1), updatedReplicas=0, readyReplicas=2), "0 of 1 replicas updated"),
+        (workload("StatefulSet", spec=strategy(partition=1), updatedReplicas=1, readyReplicas=1), "1 of 2 replicas ready"),
+        (workload("StatefulSet", spec=strategy(partition=5), updatedReplicas=0, readyReplicas=2), ""),
+        (workload("StatefulSet", spec=strategy("OnDelete"), updatedReplicas=0, readyReplicas=2), ""),
+        (workload("DaemonSet", spec=strategy("OnDelete"), desiredNumberScheduled=3, updatedNumberScheduled=0, numberAvailable=3), ""),
+        (paused(replicas=2, availableReplicas=2), ""),
+        (paused(replicas=2, availableReplicas=1), "paused, 1 of 2 replicas available"),
+        (paused(), ""),  # it was paused when it was made
+        (workload("Job", spec={"suspend": True}), ""),
         (workload("DaemonSet", desiredNumberScheduled=3, updatedNumberScheduled=3, numberAvailable=2), "2 of 3 pods available"),
         (workload("DaemonSet", desiredNumberScheduled=3, updatedNumberScheduled=3, numberAvailable=3), ""),
         (workload("Job"), "not complete"),
-        (workload("Job", conditions=[{"type": "Complete", "status": "True"}]), ""),
+        (workload("Job", conditions=[COMPLETE]), ""),
         ({"kind": "CustomResourceDefinition", "metadata": {}}, "not established"),
         ({"kind": "ConstraintTemplate", "metadata": {}}, "not taken up by Gatekeeper"),
         ({"kind": "ConstraintTemplate", "metadata": {}, "status": {"created": True}}, ""),
@@ -126,6 +149,22 @@ def test_a_claim_that_awaits_its_first_pod_says_so_by_its_newest_event(reasons, 
     assert health.awaits_consumer([{"reason": reason} for reason in reasons]) is awaits
 
 
+@pytest.mark.parametrize("condition", [
+    {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}, {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"},
+], ids=lambda condition: condition["type"])  # fmt: skip
+def test_a_condition_of_the_spec_before_says_nothing_about_the_newest(condition):
+    """Red where a release that mends a rollout is undone for the deadline that the one before it missed."""
+    assert health.stuck(workload("Deployment", conditions=[condition]))
+    assert health.stuck(workload("Deployment", generation=2, conditions=[condition])) is None
+
+
+def test_a_job_that_is_over_is_taken_away_by_its_time_to_live():
+    over = workload("Job", conditions=[COMPLETE])
+    over["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert health.not_ready(over) == ""
+    assert health.not_ready({**over, "status": {}}) == "being deleted"
+
+
 def test_what_is_being_deleted_is_not_ready():
     assert health.not_ready({"kind": "ConfigMap", "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}) == "being deleted"
 
@@ -145,7 +184,7 @@ def test_init_containers_count():
     ],
 )
 def test_stuck_workloads(condition, hint):
-    assert hint in health.stuck({"kind": "Deployment", "status": {"conditions": [condition]}}).hint
+    assert hint in health.stuck(workload("Deployment", conditions=[condition])).hint
 
 
 def test_owner_is_found_through_the_replicaset():

@@ -98,6 +98,30 @@ def test_a_refusal_from_before_the_release_says_nothing_about_it(at, said):
     assert said in caught.value.message
 
 
+JOB, JOBS = Ref("batch", "Job", "ns", "migrate"), ResourceType("batch", "v1", "Job", "jobs", True)
+
+
+def job(event, condition=""):
+    conditions = [{"type": condition, "status": "True"}] if condition else []
+    return {"type": event, "object": {"metadata": {"name": "migrate", "namespace": "ns"}, "spec": {}, "status": {"conditions": conditions}}}
+
+
+@pytest.mark.parametrize(("events", "said"), [
+    ([job("ADDED"), job("MODIFIED", "Complete"), job("DELETED", "Complete")], ""),
+    ([job("ADDED"), job("DELETED", "Complete")], ""),
+    ([job("ADDED"), job("DELETED", "Failed")], "JobFailed"),
+    ([job("ADDED"), job("DELETED")], "Timeoutit was deleted"),
+], ids=["complete, then gone", "gone as it completed", "failed and gone", "deleted by somebody"])  # fmt: skip
+def test_a_job_that_is_gone_is_what_it_was(events, said):
+    """A time to live of zero takes it away while others are still waited for."""
+    script = Script([deployment(0)])
+    script.events_by_kind["jobs"] = events
+    with pytest.raises((Hopeless, TimedOut)) as caught:
+        wait(script, 5, {JOB: JOBS, REF: DEPLOYMENTS})
+    about = [problem["reason"] + problem["message"] for problem in caught.value.facts["problems"] if problem["object"] == str(JOB)]
+    assert about == ([said] if said else []), caught.value.message
+
+
 def test_nothing_to_wait_for_asks_nothing():
     Waiter(None, {}, "genai", print).run(1)
 
