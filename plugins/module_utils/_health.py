@@ -18,7 +18,8 @@ class Problem:
 
     A status often shows only that nothing happens. Such a problem is a suspicion: it counts once the newest event about
     the object, among those whose reason is in `bad` or `good`, is a bad one, whose text matches `pattern`. `fresh`: one from
-    before a release's own changes says nothing about them.
+    before a release's own changes says nothing about them. A problem with `unless` counts at once, but while somebody is at work on it:
+    while the newest event about the object, among those whose reason is in `unless` or `despite`, is of `unless`.
     """
 
     reason: str
@@ -31,9 +32,19 @@ class Problem:
     good: tuple[str, ...] = ()
     pattern: str = ""
     fresh: bool = False
+    unless: tuple[str, ...] = ()
+    despite: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether it takes events to tell."""
+        return bool(self.bad or self.unless)
 
     def confirmed(self, events: list[dict]) -> Problem | None:
         """What the events (oldest first) make of a suspicion; None when they do not bear it out."""
+        working = [event["reason"] for event in events if event.get("reason") in (*self.unless, *self.despite)]
+        if working and working[-1] in self.unless:
+            return None
         if not self.bad:
             return self
         telling = [event for event in events if event.get("reason") in (*self.bad, *self.good)]
@@ -110,13 +121,18 @@ def _create_hint(message: str) -> str:
 WEBHOOK_HINT = "the webhook's service does not answer: start it, or delete its webhook configuration"
 
 
+# Events about a pod by which an autoscaler of nodes says that it brings one: the Cluster Autoscaler's, which looks every ten seconds
+# (its --scan-interval), and Karpenter's.
+SCALING = ("TriggeredScaleUp", "Nominated")
+
+
 def pod_problem(pod: dict) -> Problem | None:
     """The first hopeless thing in a pod's status."""
     status = pod.get("status", {})
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = condition.get("message", "")
-            return Problem("Unschedulable", message, _schedule_hint(message), patience=10.0)
+            return Problem("Unschedulable", message, _schedule_hint(message), patience=13.0, unless=SCALING, despite=("NotTriggerScaleUp",))
     for container in _containers(status):
         problem = _container_problem(container)
         if problem:

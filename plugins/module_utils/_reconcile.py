@@ -26,7 +26,7 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
     if unknown:
         raise InvalidInput(f"no such component in release {current['number']}: {', '.join(sorted(unknown))}")
     options.force = True
-    target = Target(releaser.described(current, chosen), chosen, lambda _ref: True, current["number"], back=True)
+    target = Target(releaser.described(current, chosen), chosen, lambda _ref: True, current["number"], back=True, repair=True)
     plan = releaser.plan(target, state)
     found = _find(releaser, plan, ignored)
     result = {
@@ -39,6 +39,7 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
         "drift_lines": [finding.line() for finding in found],
         "interrupted": releaser.repaired if options.check else None,
         "fixed": 0,
+        "not_ready": [],
         "requests": dict(releaser.cluster.requests),
     }
     if options.diff:

@@ -14,7 +14,7 @@ from ._cluster import Cluster
 from ._consistency import refuse_contradictions
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
 from ._evict import Leaving, revisions_left
-from ._health import WAITED, WORKLOADS, not_ready
+from ._health import WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
 from ._limit import refuse_too_many_deletions, refuse_undescribed
@@ -23,14 +23,15 @@ from ._observe import observe, recorded_types
 from ._permissions import permit
 from ._occupied import foreign_resources, occupied
 from ._plan import (
-    CREATE, DELETE, KEEP, PROTECTED, TAKEN_OVER, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, ref_from_key, refuse_foreign,
+    CREATE, DELETE, KEEP, PROTECTED, TAKEN_OVER, UPDATE, Action, Plan, make_plan, merged, note_replacements, ref_from_key, refuse_foreign,
     refuse_irreversible, resolve,
 )
 from ._preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from ._references import missing
 from ._types import ResourceType, group_kind
 from ._undo import Entry, Restored, entries, restore
-from ._wait import Waiter
+from ._verdict import Before, before, scope, unready_of
+from ._wait import PODS, Waiter
 
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
 SHOWN = 5
@@ -64,7 +65,8 @@ class Target:
 
     `references`: whether everything that its objects name has to be there. Going back must not fail for that.
     `limited`: whether `max_deleted` holds. A rollback or a teardown says itself what goes. `back`: whether this is a way back, on which
-    what the server takes no change of is made anew, and pods of the revision that is left may be evicted.
+    what the server takes no change of is made anew, and pods of the revision that is left may be evicted. `repair`: whether it puts
+    right what others changed: that stays, also where it is not enough.
     """
 
     desired: dict[Ref, Desired]
@@ -74,6 +76,7 @@ class Target:
     references: bool = False
     limited: bool = False
     back: bool = False
+    repair: bool = False
 
 
 class Releaser:
@@ -84,6 +87,7 @@ class Releaser:
         self.lock = Lock(cluster, ledger)
         self.run_id = uuid.uuid4().hex
         self.repaired: dict | None = None
+        self.not_ready: list[str] = []  # what is not ready when the run ends, and failed nothing
 
     # --- entry points ------------------------------------------------------------------------------------------------
 
@@ -136,7 +140,7 @@ class Releaser:
         if self.options.check:
             return self._preview(plan, state, vector, result)
         if not plan.writes:
-            self._wait(plan, {})
+            self._wait(plan, target, {}, Before())
             return self._finished(result)
         dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
         return self.carry_out(plan, state, vector, target, result)
@@ -303,8 +307,9 @@ class Releaser:
         release = self._entry(state, started, target)
         try:
             leaving = self._leaving(plan) if target.back else {}
+            reading = self._before(plan)
             afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
-            self._wait(plan, leaving)
+            self._wait(plan, target, leaving, reading)
             hold_again(self.cluster, plan, afters, self.lock.check)
             apply_deletes(self.cluster, plan, self.progress, self.lock.check)
             self.lock.check()
@@ -353,10 +358,26 @@ class Releaser:
         entry = {"number": state.next_number, "status": DEPLOYED, "at": started, "run": self.run_id, **self.options.facts}
         return {**entry, "rolled_back_to": target.rolled_back_to} if target.rolled_back_to else entry
 
-    def _wait(self, plan: Plan, leaving: Leaving) -> None:
+    def _before(self, plan: Plan) -> Before:
+        """A reading of what is broken before the first write."""
+        unready = unready_of(plan) if self.options.wait else {}
+        spaces = sorted({ref.namespace for ref in unready if ref.kind in WORKLOADS})
+        return before(unready, (pod for space in spaces for pod in self.cluster.items(PODS, "", space)))
+
+    def _wait(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> None:
+        """Waits for what was written, and notes what is not ready and fails nothing."""
         if self.options.wait:
-            wanted = {a.ref: a.rtype for a in plan.actions if a.desired and a.ref.kind in WAITED and not _settled(a)}
-            self._waiter(wanted, leaving).run(self.options.wait_timeout)
+            waited = scope(plan)
+            waiter = self._waiter(waited.wanted, leaving)
+            waiter.before, waiter.hoped = reading, waited.wanted if target.repair else waited.hoped
+            waiter.run(self.options.wait_timeout)
+            self.not_ready = [*waiter.left.values(), *self._beside(waited.beside)]
+
+    def _beside(self, others: dict[Ref, ResourceType]) -> list[str]:
+        """What was not ready before and is not now: this run did not write to it."""
+        now = zip(others, self.cluster.each(lambda ref: self.cluster.get(others[ref], ref.namespace, ref.name), others))
+        found = {ref: not_ready({**live, "kind": ref.kind}) for ref, live in now if live}
+        return [f"{ref}: {reason}, as before this run; verify.yml says why" for ref, reason in sorted(found.items()) if reason]
 
     def _waiter(self, wanted: dict[Ref, ResourceType], leaving: Leaving) -> Waiter:
         """For workloads whose controllers may have been refused pods until now, and try again only after a while. `leaving`: on a way
@@ -466,8 +487,4 @@ class Releaser:
         return found
 
     def _finished(self, result: dict) -> dict:
-        return {**result, "requests": dict(self.cluster.requests)}
-
-
-def _settled(action: Action) -> bool:
-    return action.verb == UNCHANGED and (action.live is None or not not_ready(action.live))
+        return {**result, "not_ready": self.not_ready, "requests": dict(self.cluster.requests)}

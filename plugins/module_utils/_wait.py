@@ -13,6 +13,7 @@ from ._evict import Evictions
 from ._health import READY, WORKLOADS, Problem, awaits_consumer, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
+from ._verdict import Before
 from ._watch import Watch, Watches
 
 PODS = ResourceType("", "v1", "Pod", "pods", True)
@@ -22,6 +23,8 @@ REVISION = "deployment.kubernetes.io/revision"
 SHOWN = 5
 NAMESPACES = 4  # objects in more of them are watched in all namespaces at once, if the identity may
 CLAIM_SECONDS = 2.0  # between two looks at the events of claims
+OLD_SECONDS = 30.0  # how much longer than usual trouble from before the release may last; a crash, until its container is started again
+CRASHES = ("CrashLoopBackOff", "OOMKilled")
 
 
 class Waiter:
@@ -37,11 +40,15 @@ class Waiter:
         poll: float = 1.0,
         leaving: t.Mapping[Ref, t.Collection[str]] | None = None,
         after: str = "",
+        hoped: t.Collection[Ref] = (),
+        before: Before | None = None,
     ) -> None:
         self.cluster, self.platform, self.progress, self.clock = cluster, platform, progress, clock
         self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
         self.leaving = leaving or {}  # {StatefulSet: the revisions that a way back leaves}: broken pods of it that block are evicted
         self.after = after  # RFC 3339: what was changed is in force from then on, also for admission; '' when nothing was
+        self.hoped, self.before = hoped, before or Before()  # what cannot fail the wait; what was broken before it
+        self.left: dict[Ref, str] = {}  # {what is not waited for any longer: why}; it is not ready, and fails nothing
         self.wanted = wanted
         self.waiting: dict[Ref, str] = dict.fromkeys(wanted, "not seen yet")
         self.live: dict[Ref, dict] = {}
@@ -49,12 +56,13 @@ class Waiter:
         self._watches = Watches(cluster, clock, poll)
         self._evictions = Evictions(cluster, self.leaving, progress, clock)
         self._watched: set[str] = set()  # namespaces
+        self._anew: set[str] = set()  # uids of pods that were evicted so that they start anew
         self._since: dict[tuple[Ref, str], float] = {}
         self._late: frozenset[str] | None = None
         self._late_unknown, self._claims_at = False, 0.0
 
     def run(self, timeout: float) -> None:
-        """Returns when all are ready; raises Hopeless or TimedOut (each with `problems` for machines)."""
+        """Returns when all are ready but what is in `left`; raises Hopeless or TimedOut (each with `problems` for machines)."""
         if not self.wanted:
             return
         deadline = self.clock() + timeout
@@ -63,13 +71,15 @@ class Waiter:
             self._start_watches()
             while not self._all_ready():
                 if self.clock() >= deadline:
-                    raise self._timed_out(timeout)
+                    self._time_is_up(timeout)
+                    return
                 for event in self._watches.take(min(self.poll, max(0.0, deadline - self.clock()))):
                     self._handle(*event)
                 self._look_at_claims()
                 self._watch_pods()
                 self._stop_if_hopeless()
                 self._evict_blocking()
+                self._start_anew()
         finally:
             self._watches.stop()
 
@@ -117,11 +127,13 @@ class Waiter:
             gone = gone and not ended(obj)
             self.live.pop(ref, None) if gone else self.live.__setitem__(ref, obj)
             reason = "it was deleted" if gone else self._not_ready(obj)
+            if reason and ref in self.left:
+                return
             if reason:
                 if self.waiting.get(ref) != reason:
                     self.progress(f"{ref}: {reason}")
                 self.waiting[ref] = reason
-            elif self.waiting.pop(ref, None) is not None:
+            elif self.waiting.pop(ref, self.left.pop(ref, None)) is not None:
                 self.progress(f"{ref}: ready")
 
     # --- claims --------------------------------------------------------------------------------------------------------
@@ -171,30 +183,65 @@ class Waiter:
     def _due(self, ref: Ref) -> dict | None:
         return self._evictions.due(ref, self.live[ref], self._pods_of(ref)) if ref in self.waiting and ref in self.live else None
 
+    def _start_anew(self) -> None:
+        """Evicts pods that crash since before this run, of workloads that it may have mended: a container is started again only after
+        minutes, and its pod comes back at once. They serve nobody."""
+        for ref, subject, problem in list(self._problems()):
+            pod = self.pods.get(subject)
+            old = pod and ref in self.hoped and problem.reason in CRASHES and self._had(ref, subject, problem)
+            if pod and old and pod["metadata"]["uid"] not in self._anew and self._is_current(ref, subject):
+                self._anew.add(pod["metadata"]["uid"])
+                self.progress(f"{subject}: crashes since before this run; {self._evicted(pod)}")
+
+    def _evicted(self, pod: dict) -> str:
+        meta = pod["metadata"]
+        try:
+            self.cluster.evict(meta["namespace"], meta["name"], meta["uid"])
+        except PlatformError as exc:
+            return f"it cannot be evicted to start at once, so its next start is waited for: {exc.message}"
+        return "evicted, so that it starts with what is there now"
+
     # --- what cannot get better ---------------------------------------------------------------------------------------
 
     def _stop_if_hopeless(self) -> None:
-        """Raises Hopeless with everything that has been hopeless for longer than its patience."""
+        """Raises Hopeless with everything that has been hopeless for longer than its patience. What cannot fail the wait is left."""
         found = self._beyond_patience()
         if found and self._watches.interrupted:
             self._look_again()
             found = self._beyond_patience()
-        if found:
-            raise self._hopeless(found)
+        forgiven = [each for each in found if each[0] in self.hoped or self._had(*each)]
+        for ref, subject, problem in forgiven:
+            self._leave(ref, self._lines([(ref, subject, problem)], [self._facts(ref, subject, problem)]))
+        if len(found) > len(forgiven):
+            raise self._hopeless([each for each in found if each not in forgiven])
 
     def _beyond_patience(self) -> list[tuple[Ref, Ref, Problem]]:
         now, seen, found = self.clock(), set(), []
         for ref, subject, problem in list(self._problems()):
             key = (subject, problem.reason)
             seen.add(key)
-            if now - self._since.setdefault(key, now) >= problem.patience and self._is_current(ref, subject):
-                confirmed = problem.confirmed(self._telling(subject, problem)) if problem.bad else problem
+            if now - self._since.setdefault(key, now) >= self._patience(ref, subject, problem) and self._is_current(ref, subject):
+                confirmed = problem.confirmed(self._telling(subject, problem)) if problem.asks else problem
                 if confirmed:
                     found.append((ref, subject, confirmed))
                 else:
                     self._since[key] = now  # not borne out by the events: ask again after another patience
         self._since = {key: since for key, since in self._since.items() if key in seen}
         return found
+
+    def _patience(self, ref: Ref, subject: Ref, problem: Problem) -> float:
+        if not self._had(ref, subject, problem):
+            return problem.patience
+        return float("inf") if problem.reason in CRASHES else problem.patience + OLD_SECONDS
+
+    def _had(self, ref: Ref, subject: Ref, problem: Problem) -> bool:
+        """Whether the trouble is older than the release."""
+        return self.before.had(ref, self.live.get(ref, {}), self.pods.get(subject), problem.container)
+
+    def _leave(self, ref: Ref, why: str) -> None:
+        self.left[ref] = why
+        if self.waiting.pop(ref, None) is not None:
+            self.progress(f"{ref}: not waited for any longer")
 
     def _telling(self, subject: Ref, problem: Problem) -> list[dict]:
         events = self._events(subject)
@@ -242,12 +289,15 @@ class Waiter:
 
     def _hopeless(self, found: list[tuple[Ref, Ref, Problem]]) -> Hopeless:
         problems = [self._facts(*each) for each in found]
+        return Hopeless(self._lines(found, problems), problems=problems)
+
+    def _lines(self, found: list[tuple[Ref, Ref, Problem]], problems: list[dict]) -> str:
         lines = []
         for (ref, subject, problem), facts in zip(found, problems):
             where = f"{ref}: {subject}" if subject != ref else str(ref)
             lines.append(f"{where}: {problem.reason}: {problem.message}")
             lines += details(facts)
-        return Hopeless("\n".join(lines), problems=problems)
+        return "\n".join(lines)
 
     def _facts(self, ref: Ref, subject: Ref, problem: Problem) -> dict:
         warnings = [event for event in self._events(subject) if event.get("type") == "Warning"]
@@ -278,6 +328,14 @@ class Waiter:
 
     def _pods_of(self, ref: Ref) -> list[dict]:
         return [pod for pod_ref, pod in self.pods.items() if (*owner_of(pod), pod_ref.namespace) == (ref.kind, ref.name, ref.namespace)]
+
+    def _time_is_up(self, timeout: float) -> None:
+        """Raises TimedOut, unless nothing is left but what cannot fail the wait, and what was so before it."""
+        forgiven = [ref for ref in self.waiting if ref in self.hoped or self.before.explains(ref, self.live.get(ref, {}), self._pods_of(ref))]
+        if len(forgiven) < len(self.waiting):
+            raise self._timed_out(timeout)
+        for ref in forgiven:
+            self._leave(ref, f"{ref}: {self.waiting[ref]}, still after {timeout:.0f} s")
 
     def _timed_out(self, timeout: float) -> TimedOut:
         refused = self._evictions.refused

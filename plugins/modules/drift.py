@@ -93,6 +93,11 @@ fixed:
   description: Number of differences put back.
   returned: when the cluster could be looked at
   type: int
+not_ready:
+  description: With O(fix=true), what is not ready when the run ends. That undoes nothing; M(genai.platform.verify) says why.
+  returned: when the cluster could be looked at
+  type: list
+  elements: str
 release:
   description: Number of the release compared with; with O(fix=true), of the one that put things back.
   returned: when the cluster could be looked at

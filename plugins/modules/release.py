@@ -221,6 +221,13 @@ scaled:
   returned: success
   type: list
   elements: str
+not_ready:
+  description: >-
+    What is not ready when the run ends and did not fail it: what was broken before and to which the run did not write, and what it may
+    have mended but has not yet. M(genai.platform.verify) says why.
+  returned: success
+  type: list
+  elements: str
 ledger:
   description: In check mode, the ledger's own objects that the real run would create.
   returned: success

@@ -19,21 +19,6 @@ SHORT = 3  # seconds to wait for what will not happen
 
 
 @pytest.fixture
-def living():
-    """Makes platforms of the test's own, and removes them with all that is in their namespaces."""
-    made: list[Platform] = []
-
-    def make(name: str) -> Platform:
-        made.append(Platform(own(f"living-{name}")))
-        made[-1].remove()
-        return made[-1]
-
-    yield make
-    for platform in made:
-        platform.remove(wait=False)
-
-
-@pytest.fixture
 def held():
     """A list of objects that a finalizer holds, to be let go when the test ends."""
     bodies: list[dict] = []

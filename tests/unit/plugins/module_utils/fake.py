@@ -91,6 +91,12 @@ class FakeCluster(Cluster):
     def _stopped(self, seconds):
         return True  # nothing is tried again
 
+    def watch(self, path, selector, seconds):
+        """What is there, and then the server ends the watch, as it may."""
+        rtype, namespace, _name = _parsed(path, self.served)
+        for obj in self.items(rtype, selector, namespace):
+            yield {"type": "ADDED", "object": obj}
+
     # --- what only a test does ---------------------------------------------------------------------------------------
 
     def contents(self, ledger="genai-ledger"):
@@ -219,6 +225,7 @@ class FakeCluster(Cluster):
         entries.append({**entry, "time": self._stamp() if changed else own["time"]})
         if json.dumps(obj, sort_keys=True) != before:
             obj["metadata"]["resourceVersion"] = str(next(self._version))
+        self._count_specs(obj, json.loads(before).get("spec"))
 
     def _refuse_immutable(self, obj, mine):
         if obj.get("immutable") is True:
@@ -240,6 +247,7 @@ class FakeCluster(Cluster):
 
     def _update(self, ref, changes, manager, subresource):
         obj = self.objects[ref]
+        spec = copy.deepcopy(obj.get("spec"))
         entries = obj["metadata"].setdefault("managedFields", [])
         own = next((e for e in entries if (e["manager"], e["operation"], e.get("subresource", "")) == (manager, "Update", subresource)), None)
         if own is None:
@@ -259,6 +267,11 @@ class FakeCluster(Cluster):
             own["time"] = self._stamp()
         entries[:] = [e for e in entries if e["fieldsV1"]]
         obj["metadata"]["resourceVersion"] = str(next(self._version))
+        self._count_specs(obj, spec)
+
+    def _count_specs(self, obj, before):
+        if obj.get("spec") != before:
+            obj["metadata"]["generation"] = obj["metadata"].get("generation", 0) + 1
 
     def _delete(self, ref, options):
         self._write(f"delete {ref}")

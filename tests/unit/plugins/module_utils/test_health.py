@@ -72,7 +72,7 @@ def container(reason, message="", **last):
         (container("CreateContainerConfigError"), "CreateContainerConfigError", 5, ""),
         (container("CrashLoopBackOff", terminated={"exitCode": 3}), "CrashLoopBackOff", 0, "previous"),
         (container("CrashLoopBackOff", terminated={"exitCode": 137, "reason": "OOMKilled"}), "OOMKilled", 0, "previous"),
-        ({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes"}]}}, "Unschedulable", 10, ""),
+        ({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes"}]}}, "Unschedulable", 13, ""),
     ],
 )
 def test_hopeless_pods(pod, reason, patience, log):
@@ -195,3 +195,22 @@ def test_owner_is_found_through_the_replicaset():
     assert health.owner_of(alone) == ("Pod", "p")
     of_set = {"metadata": {"name": "db-0", "labels": {}, "ownerReferences": [{"kind": "StatefulSet", "name": "db", "controller": True}]}}
     assert health.owner_of(of_set) == ("StatefulSet", "db")
+
+
+def events(*reasons):
+    return [{"reason": reason, "message": ""} for reason in reasons]
+
+
+@pytest.mark.parametrize(("reasons", "counts"), [
+    ([], True),
+    (["FailedScheduling"], True),
+    (["FailedScheduling", "TriggeredScaleUp"], False),
+    (["TriggeredScaleUp", "FailedScheduling"], False),  # the scheduler tries again and again meanwhile
+    (["Nominated"], False),
+    (["TriggeredScaleUp", "NotTriggerScaleUp"], True),  # the autoscaler has given it up
+    (["NotTriggerScaleUp", "TriggeredScaleUp"], False),
+])  # fmt: skip
+def test_a_pod_for_which_a_node_is_on_its_way_is_not_hopeless(reasons, counts):
+    """Red where an autoscaler is given the ten seconds of a scheduler."""
+    unschedulable = health.pod_problem({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes"}]}})
+    assert unschedulable.asks and bool(unschedulable.confirmed(events(*reasons))) == counts

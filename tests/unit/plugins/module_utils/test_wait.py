@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, TimedOut, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils._verdict import before
 from ansible_collections.genai.platform.plugins.module_utils._wait import NAMESPACES, PODS, Waiter
 
 DEPLOYMENTS = ResourceType("apps", "v1", "Deployment", "deployments", True)
@@ -96,6 +97,65 @@ def test_a_refusal_from_before_the_release_says_nothing_about_it(at, said):
     with pytest.raises((Hopeless, TimedOut)) as caught:
         Waiter(script, {ref: rtype}, "genai", print, clock=lambda: next(ticks) * 0.1, poll=0.005, after="2026-01-01T00:00:04Z").run(20)
     assert said in caught.value.message
+
+
+# --- what was broken before ------------------------------------------------------------------------------------------
+
+
+def crashing(count, uid="old", ready=False):
+    event = pod("" if ready else "CrashLoopBackOff", uid=uid)
+    event["object"]["status"]["containerStatuses"][0]["restartCount"] = count
+    return event
+
+
+def after_trouble(*events, evict=lambda *_args: True, hoped=(REF,), timeout=20):
+    """The waiter and its lines: of a Deployment whose pod `old` had crashed four times before the release."""
+    script, lines, ticks = Script([deployment(0)], list(events)), [], iter(range(10_000))
+    script.evict = lambda namespace, name, uid: script.evicted.append(uid) or evict()
+    script.evicted = []
+    reading = before({REF: deployment(0)["object"]}, [crashing(4)["object"]])
+    waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", lines.append, clock=lambda: next(ticks) * 0.1, poll=0.005, hoped=hoped, before=reading)
+    waiter.run(timeout)
+    return waiter, lines, script.evicted
+
+
+def test_a_pod_that_crashed_before_is_started_anew_once_and_nothing_fails():
+    waiter, lines, evicted = after_trouble(crashing(4), crashing(4))
+    assert evicted == ["old"] and any("starts with what is there now" in line for line in lines)
+    assert waiter.left == {REF: "Deployment ns/api: 0 of 2 replicas available, still after 20 s"}
+
+
+def test_a_pod_that_crashes_with_what_was_mended_is_told_with_its_log():
+    waiter, _lines, _evicted = after_trouble(crashing(4), crashing(0, uid="new"))
+    assert "CrashLoopBackOff" in waiter.left[REF] and "no such model" in waiter.left[REF]
+
+
+def test_a_pod_that_may_not_be_evicted_is_waited_for():
+    def refuse():
+        raise ApiError("Cannot evict pod as it would violate the pod's disruption budget.", 429)
+
+    waiter, lines, evicted = after_trouble(crashing(4), evict=refuse)
+    assert evicted == ["old"] and "disruption budget" in "".join(lines)
+    assert "still after 20 s" in waiter.left[REF], "until its container has been started again"
+
+
+def test_a_release_that_wrote_the_workload_is_not_failed_by_its_pods_of_before():
+    waiter, _lines, evicted = after_trouble(crashing(4), hoped=())
+    assert evicted == [] and "still after" in waiter.left[REF]
+    with pytest.raises(Hopeless, match="CrashLoopBackOff"):
+        after_trouble(crashing(5), hoped=())
+
+
+def test_what_gets_ready_after_all_is_not_left():
+    ticks, events = iter(range(10_000)), [deployment(0), deployment(2)]
+    script = Script(events, [pod("ImagePullBackOff")])
+    waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", print, clock=lambda: next(ticks) * 0.1, poll=0.005, hoped=(REF,))
+    waiter.left[REF] = "given up"
+    waiter.waiting.clear()
+    waiter._handle(DEPLOYMENTS, deployment(0))
+    assert waiter.waiting == {} and REF in waiter.left
+    waiter._handle(DEPLOYMENTS, deployment(2))
+    assert waiter.left == {}
 
 
 JOB, JOBS = Ref("batch", "Job", "ns", "migrate"), ResourceType("batch", "v1", "Job", "jobs", True)

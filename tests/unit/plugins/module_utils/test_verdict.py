@@ -1,0 +1,148 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What decides on a release, and what does not: bystanders, and whatever was broken before it."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils._verdict import Before, before, restarts, scope
+from fake import FakeCluster
+from story import config, configmap, deploy, obj, releaser, roll_back, state
+
+SPACE, WEB, SHORT = obj("Namespace", "ns", None), Ref("apps", "Deployment", "ns", "web"), 0.3
+
+
+def workload(name="web", image="web:1", source="settings"):
+    container = {"name": "c", "image": image, "envFrom": [{"configMapRef": {"name": source}}]}
+    return {**obj("Deployment", name), "apiVersion": "apps/v1", "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}}}
+
+
+def pod(name="web-1-a", reason="", count=0, ready=False, uid=""):
+    hash_ = name.split("-")[1]
+    owner = {"kind": "ReplicaSet", "name": f"web-{hash_}", "controller": True}
+    meta = {"name": name, "namespace": "ns", "uid": uid or f"uid-{name}", "labels": {"pod-template-hash": hash_}, "ownerReferences": [owner]}
+    waiting = {"waiting": {"reason": reason}} if reason else {"running": {}}
+    container = {"name": "c", "restartCount": count, "state": waiting, "lastState": {"terminated": {"exitCode": 3}} if count else {}}
+    status = {"containerStatuses": [container], "conditions": [{"type": "Ready", "status": str(ready)}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": status}
+
+
+def report(cluster, ref, ready):
+    """The Deployment's controller at work."""
+    status = {"updatedReplicas": 1, "replicas": 1, "availableReplicas": int(ready), "observedGeneration": 99}
+    cluster.edit(ref, {"status": status}, "kube-controller-manager", "status")
+
+
+@pytest.fixture
+def cluster():
+    """A release that nobody waited for: the Deployment is not ready."""
+    made = FakeCluster()
+    deploy(made, {"app": [SPACE, config("settings", mode="good"), workload()], "more": [config("other", a="1")]}, wait=False)
+    report(made, WEB, False)
+    return made
+
+
+def bundle(mode="good", other="1", **more):
+    return {"app": [SPACE, config("settings", mode=mode), workload(**more)], "more": [config("other", a=other)]}
+
+
+# --- bystanders ------------------------------------------------------------------------------------------------------
+
+
+def test_what_nothing_was_written_to_fails_no_release(cluster):
+    """Red where everything that is not ready is waited for, and undoes what was right."""
+    result = deploy(cluster, bundle(other="2"), wait_timeout=SHORT)
+    assert result["changed"] and cluster.objects[configmap("other")]["data"] == {"a": "2"}
+    assert result["not_ready"] == ["Deployment ns/web: 0 of 1 replicas available, as before this run; verify.yml says why"]
+
+
+def test_a_return_is_not_undone_for_a_bystander(cluster):
+    deploy(cluster, bundle(other="2"), wait_timeout=SHORT)
+    assert len(roll_back(cluster, wait_timeout=SHORT)["not_ready"]) == 1
+    assert cluster.objects[configmap("other")]["data"] == {"a": "1"}
+
+
+def test_a_run_with_nothing_to_do_says_what_is_not_ready(cluster):
+    result = deploy(cluster, bundle(), wait_timeout=SHORT)
+    assert not result["changed"] and len(result["not_ready"]) == 1
+    report(cluster, WEB, True)
+    assert deploy(cluster, bundle(), wait_timeout=SHORT)["not_ready"] == []
+
+
+# --- what was broken before ------------------------------------------------------------------------------------------
+
+
+def test_what_may_mend_a_broken_workload_stays(cluster):
+    """Red where the release waits for the pods of before, and restores the wrong setting with them."""
+    cluster.make(pod(reason="CrashLoopBackOff", count=4))
+    result = deploy(cluster, bundle(mode="better"), wait_timeout=SHORT)
+    assert cluster.objects[configmap("settings")]["data"] == {"mode": "better"}
+    assert result["not_ready"] == ["Deployment ns/web: 0 of 1 replicas available, still after 0 s"]
+    assert state(cluster).current["number"] == 2
+
+
+def test_a_repair_of_drift_is_never_undone(cluster):
+    cluster.edit(configmap("settings"), {"data": {"mode": "sabotaged"}})
+    cluster.edit(WEB, {"spec": {"replicas": 2}})
+    cluster.make(pod(reason="CrashLoopBackOff", count=4))
+    result = drift(releaser(cluster, wait_timeout=SHORT), True, None, [])
+    assert cluster.objects[configmap("settings")]["data"] == {"mode": "good"} and cluster.objects[WEB]["spec"]["replicas"] == 1
+    assert (result["fixed"], len(result["not_ready"])) == (2, 1)
+
+
+def test_a_new_version_that_does_not_get_ready_is_undone_all_the_same(cluster):
+    with pytest.raises(ReleaseFailed, match="not ready after"):
+        deploy(cluster, bundle(image="web:2"), wait_timeout=SHORT)
+    assert cluster.objects[WEB]["spec"]["template"]["spec"]["containers"][0]["image"] == "web:1"
+
+
+# --- the decisions themselves ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("change", "wanted", "hoped", "beside"), [
+    ({}, set(), set(), {"web"}),
+    ({"other": "2"}, set(), set(), {"web"}),
+    ({"mode": "x"}, {"web"}, {"web"}, set()),
+    ({"image": "web:2"}, {"web"}, set(), set()),
+])  # fmt: skip
+def test_scope(cluster, change, wanted, hoped, beside):
+    run = releaser(cluster, complete=True, check=True)
+    plans = []
+    run._preview = lambda plan, *_rest: plans.append(plan)
+    run.deploy(bundle(**change))
+    found = scope(plans[0])
+    assert [{ref.name for ref in part} for part in (found.wanted, found.hoped, found.beside)] == [wanted, hoped, beside]
+
+
+LIVE = {"metadata": {"generation": 3}}
+
+
+@pytest.mark.parametrize(("now", "old"), [
+    (pod(reason="CrashLoopBackOff", count=4), True),
+    (pod(reason="CrashLoopBackOff", count=5), False),  # it was started again since, and crashed
+    (pod(reason="CrashLoopBackOff", count=4, uid="another"), False),
+    (pod("web-2-b", "CrashLoopBackOff"), False),
+])  # fmt: skip
+def test_trouble_is_old_when_pod_and_count_are(now, old):
+    reading = before({WEB: LIVE}, [pod(reason="CrashLoopBackOff", count=4)])
+    assert reading.had(WEB, LIVE, now, "c") == old
+    assert not Before().had(WEB, LIVE, now, "c"), "of what was ready, all trouble is new"
+
+
+@pytest.mark.parametrize(("generation", "pods", "explained"), [
+    (3, [], True),
+    (4, [], False),  # its description changed, and no pod of it has come
+    (4, [pod(count=4)], True),  # changed, but these pods are those of before
+    (4, [pod(count=4), pod("web-2-b")], False),
+    (4, [pod(count=4), pod("web-2-b", ready=True)], True),
+    (3, [pod(count=5)], False),
+])  # fmt: skip
+def test_what_explains_that_a_workload_is_still_not_ready(generation, pods, explained):
+    reading = before({WEB: LIVE}, [pod(count=4)])
+    assert reading.explains(WEB, {"metadata": {"generation": generation}}, pods) == explained
+
+
+def test_a_pod_without_containers_yet_counts_by_itself():
+    waiting = {"metadata": {"name": "web-1-a", "namespace": "ns", "uid": "u"}}
+    assert restarts(waiting) == {"": 0}
