@@ -236,6 +236,17 @@ def _statefulset(obj: dict) -> str:
     return READY if ready >= wanted else f"{ready} of {wanted} replicas ready"
 
 
+def rolled_out(obj: dict) -> bool:
+    """Whether a workload's newest description has reached as many pods as it is to reach, ready or not."""
+    spec, status = obj.get("spec", {}), obj.get("status", {})
+    if not obj or not observed(obj):
+        return False
+    if obj.get("kind") == "DaemonSet":
+        return _on_delete(obj) or status.get("updatedNumberScheduled", 0) >= status.get("desiredNumberScheduled", 0)
+    follow = spec.get("replicas", 1) - (_partition(obj) if obj.get("kind") == "StatefulSet" else 0)
+    return _on_delete(obj) or spec.get("paused") is True or status.get("updatedReplicas", 0) >= follow
+
+
 def _on_delete(obj: dict) -> bool:
     """Whether pods stay at their revision until somebody deletes them."""
     return obj["spec"].get("updateStrategy", {}).get("type") == "OnDelete"

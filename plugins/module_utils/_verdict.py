@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ._health import WAITED, WORKLOADS, not_ready, owner_of
+from ._health import WAITED, WORKLOADS, not_ready, owner_of, pod_problem, rolled_out
 from ._manifest import Ref
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan
 from ._references import needed
@@ -48,14 +48,15 @@ def _concerned(action: Action, written: t.Collection[Ref]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Before:
-    """What was not ready before the first write: {workload: its generation}, and {uid of its pod: {container: restarts}}."""
+    """What was not ready before the first write: {workload: its generation}, {uid of its pod: {container: restarts}}, and the uids of
+    those pods that were in trouble, not only starting. Counts and uids: no two clocks are compared."""
 
     generations: t.Mapping[Ref, int] = dataclasses.field(default_factory=dict)
     restarts: t.Mapping[str, t.Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    sick: frozenset[str] = frozenset()
 
     def had(self, ref: Ref, live: dict, pod: dict | None = None, container: str = "") -> bool:
-        """Whether trouble with a workload, or with a container of its pod, is no newer than this. By counts and uids: no two clocks
-        are compared."""
+        """Whether trouble with a workload, or with a container of its pod, is no newer than this."""
         if ref not in self.generations:
             return False
         if pod is None:
@@ -63,10 +64,17 @@ class Before:
         counts = self.restarts.get(pod["metadata"]["uid"])
         return counts is not None and restarts(pod).get(container, 0) <= counts.get(container, 0)
 
+    def forgives(self, ref: Ref, live: dict, pod: dict | None, container: str) -> bool:
+        """Whether trouble is nothing that the run has brought: it is no newer, or of a pod that was in trouble already."""
+        return self.had(ref, live, pod, container) or (pod is not None and pod["metadata"].get("uid") in self.sick)
+
     def explains(self, ref: Ref, live: dict, pods: t.Iterable[dict]) -> bool:
-        """Whether a workload is still not ready for nothing but what was so before: each of its pods that is not ready was there."""
-        unready = [pod for pod in pods if not _ready(pod)]
-        return all(self.had(ref, live, pod, name) for pod in unready for name in restarts(pod)) if unready else self.had(ref, live)
+        """Whether a workload is still not ready for nothing but what was so before: what was written has reached all of its pods, and
+        those that are not ready were there."""
+        unready = [pod for pod in pods if not _ready(pod) and not pod["metadata"].get("deletionTimestamp")]
+        if not unready or not rolled_out(live):
+            return self.had(ref, live)
+        return all(self.forgives(ref, live, pod, name) for pod in unready for name in restarts(pod))
 
 
 def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
@@ -74,7 +82,8 @@ def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
     generations = {ref: live["metadata"].get("generation", 0) for ref, live in unready.items()}
     owners = {(ref.kind, ref.namespace, ref.name) for ref in unready if ref.kind in WORKLOADS}
     owned = [pod for pod in pods for kind, name in (owner_of(pod),) if (kind, pod["metadata"]["namespace"], name) in owners]
-    return Before(generations, {pod["metadata"]["uid"]: restarts(pod) for pod in owned})
+    sick = frozenset(pod["metadata"]["uid"] for pod in owned if not _ready(pod) and (pod_problem(pod) or any(restarts(pod).values())))
+    return Before(generations, {pod["metadata"]["uid"]: restarts(pod) for pod in owned}, sick)
 
 
 def restarts(pod: dict) -> dict[str, int]:

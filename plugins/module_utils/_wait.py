@@ -209,7 +209,7 @@ class Waiter:
         if found and self._watches.interrupted:
             self._look_again()
             found = self._beyond_patience()
-        forgiven = [each for each in found if each[0] in self.hoped or self._had(*each)]
+        forgiven = [each for each in found if each[0] in self.hoped or self._forgiven(*each)]
         for ref, subject, problem in forgiven:
             self._leave(ref, self._lines([(ref, subject, problem)], [self._facts(ref, subject, problem)]))
         if len(found) > len(forgiven):
@@ -237,6 +237,10 @@ class Waiter:
     def _had(self, ref: Ref, subject: Ref, problem: Problem) -> bool:
         """Whether the trouble is older than the release."""
         return self.before.had(ref, self.live.get(ref, {}), self.pods.get(subject), problem.container)
+
+    def _forgiven(self, ref: Ref, subject: Ref, problem: Problem) -> bool:
+        """Whether the release has not brought the trouble."""
+        return self.before.forgives(ref, self.live.get(ref, {}), self.pods.get(subject), problem.container)
 
     def _leave(self, ref: Ref, why: str) -> None:
         self.left[ref] = why

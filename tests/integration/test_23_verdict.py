@@ -240,9 +240,9 @@ def test_a_rule_that_is_put_back_stays_beside_a_crash(living, figure):
     rule = obj("networking.k8s.io/v1", "NetworkPolicy", "web", name, spec={"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]})
     platform.deploy({"app": [space(name), rule, workload("Deployment", "sick", name, pod("sick", "exit 3"))]}, wait=False)
     until("it crashes", lambda: crashing(name, "sick"))
-    delete(rule)
+    kubectl("delete", "networkpolicy", "web", "-n", name)
     result = fix(platform)
-    assert there(rule) and len(result["not_ready"]) == 1
+    assert kubectl("get", "networkpolicy", "web", "-n", name, "-o", "name") and len(result["not_ready"]) == 1
     figure("users 1, a NetworkPolicy deleted beside a pod that crashes: put back, kept", "yes")
 
 

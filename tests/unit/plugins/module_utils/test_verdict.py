@@ -130,17 +130,26 @@ def test_trouble_is_old_when_pod_and_count_are(now, old):
     assert not Before().had(WEB, LIVE, now, "c"), "of what was ready, all trouble is new"
 
 
-@pytest.mark.parametrize(("generation", "pods", "explained"), [
-    (3, [], True),
-    (4, [], False),  # its description changed, and no pod of it has come
-    (4, [pod(count=4)], True),  # changed, but these pods are those of before
-    (4, [pod(count=4), pod("web-2-b")], False),
-    (4, [pod(count=4), pod("web-2-b", ready=True)], True),
-    (3, [pod(count=5)], False),
+@pytest.mark.parametrize(("generation", "updated", "pods", "explained"), [
+    (3, 1, [], True),
+    (4, 1, [], False),  # its description changed, and there is no pod
+    (4, 1, [pod(count=4)], True),  # changed in what does not concern pods: these are those of before
+    (4, 0, [pod(count=4)], False),  # they keep the new ones from coming
+    (4, 1, [pod(count=5)], True),  # it crashed before, and does so still
+    (4, 1, [pod(count=4), pod("web-2-b")], False),
+    (4, 1, [pod(count=4), pod("web-2-b", ready=True)], True),
 ])  # fmt: skip
-def test_what_explains_that_a_workload_is_still_not_ready(generation, pods, explained):
+def test_what_explains_that_a_workload_is_still_not_ready(generation, updated, pods, explained):
     reading = before({WEB: LIVE}, [pod(count=4)])
-    assert reading.explains(WEB, {"metadata": {"generation": generation}}, pods) == explained
+    live = {"kind": "Deployment", "metadata": {"generation": generation}, "spec": {}, "status": {"updatedReplicas": updated, "observedGeneration": generation}}
+    assert reading.explains(WEB, live, pods) == explained
+
+
+def test_a_pod_that_was_only_starting_can_still_fail_a_release():
+    """What it starts with may be what the release wrote."""
+    reading = before({WEB: LIVE}, [pod()])
+    assert not reading.forgives(WEB, LIVE, pod(reason="CrashLoopBackOff", count=1), "c")
+    assert before({WEB: LIVE}, [pod(count=1)]).forgives(WEB, LIVE, pod(reason="CrashLoopBackOff", count=2), "c")
 
 
 def test_a_pod_without_containers_yet_counts_by_itself():

@@ -108,6 +108,10 @@ def crashing(count, uid="old", ready=False):
     return event
 
 
+def crashing_new():
+    return pod("CrashLoopBackOff", name="api-new-2", uid="new")
+
+
 def after_trouble(*events, evict=lambda *_args: True, hoped=(REF,), timeout=20):
     """The waiter and its lines: of a Deployment whose pod `old` had crashed four times before the release."""
     script, lines, ticks = Script([deployment(0)], list(events)), [], iter(range(10_000))
@@ -142,8 +146,9 @@ def test_a_pod_that_may_not_be_evicted_is_waited_for():
 def test_a_release_that_wrote_the_workload_is_not_failed_by_its_pods_of_before():
     waiter, _lines, evicted = after_trouble(crashing(4), hoped=())
     assert evicted == [] and "still after" in waiter.left[REF]
+    assert "CrashLoopBackOff" in after_trouble(crashing(5), hoped=())[0].left[REF]
     with pytest.raises(Hopeless, match="CrashLoopBackOff"):
-        after_trouble(crashing(5), hoped=())
+        after_trouble(crashing(4), crashing_new(), hoped=())
 
 
 def test_what_gets_ready_after_all_is_not_left():
