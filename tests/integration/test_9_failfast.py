@@ -7,6 +7,7 @@ import time
 
 import live
 import pytest
+from ansible_collections.genai.platform.plugins.module_utils._cluster import OUTAGE_SECONDS
 from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
 from bundles import Platform, obj, pod, workload
@@ -174,7 +175,7 @@ def test_webhook_without_a_service_ends_a_release_with_a_hint(most, figure):
     started = time.monotonic()
     with pytest.raises(ReleaseFailed, match="failed calling webhook.*Hint: the webhook's service does not answer"):
         PLATFORM.deploy({"main": [*rules, settings]})
-    assert time.monotonic() - started < most
+    assert time.monotonic() - started < most + OUTAGE_SECONDS, "a webhook may be away for as long as an API server"
     figure(f"fail fast, webhook refuses a manifest: seconds of {PATIENCE}", round(time.monotonic() - started, 1))
 
 
