@@ -154,6 +154,7 @@ class Members:
         self._executor = concurrent.futures.ThreadPoolExecutor(1)
 
     def __enter__(self) -> Members:
+        self._look()  # a first pod may be gone before the thread has looked
         self._looking = self._executor.submit(self._watch)
         return self
 
@@ -161,12 +162,16 @@ class Members:
         self._stop.set()
         self._executor.shutdown()
         self._looking.result()  # who stopped looking has seen nothing
+        self._look()
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
-            pods = API.need("GET", self._path, labelSelector=self._selector)["items"]
-            self.uids |= {each["metadata"]["uid"] for each in pods}
-            self.seen.append(sum(not each["metadata"].get("deletionTimestamp") for each in pods))
+            self._look()
+
+    def _look(self) -> None:
+        pods = API.need("GET", self._path, labelSelector=self._selector)["items"]
+        self.uids |= {each["metadata"]["uid"] for each in pods}
+        self.seen.append(sum(not each["metadata"].get("deletionTimestamp") for each in pods))
 
     @property
     def fewest(self) -> int:
