@@ -12,7 +12,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 
 from ._cluster import Cluster
-from ._errors import PlatformError
+from ._errors import Interrupted, PlatformError
 from ._input import STOPPING
 from ._ledger import Ledger
 from ._login import log_out
@@ -115,7 +115,7 @@ class Module:
     def _result(self, call: Call) -> dict:
         try:
             return self.work(call)
-        except PlatformError as exc:
+        except (PlatformError, Interrupted) as exc:
             end = "unreachable" if self.looking(call.params) else "failed"
             return {end: True, "msg": exc.message, "reason": exc.reason, **exc.facts}
         finally:

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 
-class PlatformError(Exception):
-    """An error with one clear message and, for machines, facts beside it.
+class Told:
+    """What ends a task with one clear message and, for machines, facts beside it.
 
     `reason` is a stable word (a caller may branch on it); `facts` become result keys of the failed task.
     """
@@ -17,6 +17,17 @@ class PlatformError(Exception):
         super().__init__(message)
         self.message = message
         self.facts = facts
+
+
+class PlatformError(Told, Exception):
+    """An error."""
+
+
+class Interrupted(Told, BaseException):
+    """The run was told to stop (SIGTERM: a cancelled job). As a KeyboardInterrupt it is no Exception: who goes on after an error must
+    not go on after this."""
+
+    reason = "interrupted"
 
 
 class InvalidInput(PlatformError):
@@ -67,12 +78,6 @@ class LockLost(PlatformError):
     """This run stood still for so long that another may have taken over its journal."""
 
     reason = "lock_lost"
-
-
-class Interrupted(PlatformError):
-    """The run was told to stop (SIGTERM: a cancelled job)."""
-
-    reason = "interrupted"
 
 
 class Hopeless(PlatformError):

@@ -215,9 +215,9 @@ def _deployment(obj: dict) -> str:
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
     if not observed(obj):
         return "not yet seen by its controller"
-    if obj["spec"].get("paused"):  # it scales what it has, and no more
-        wanted = min(wanted, status.get("replicas", 0))
-        return READY if available >= wanted else f"paused, {available} of {wanted} replicas available"
+    if obj["spec"].get("paused"):  # it scales what it has, and no more; one that was made so has no pod
+        lacking = status.get("unavailableReplicas", 0)
+        return f"paused, {lacking} replicas unavailable" if lacking else READY
     if updated < wanted:
         return f"{updated} of {wanted} replicas updated"
     if status.get("replicas", 0) > updated:
@@ -310,9 +310,9 @@ def owner_of(pod: dict) -> tuple[str, str]:
     return "Pod", meta["name"]
 
 
-def rolls(statefulset: dict) -> bool:
+def rolls(workload: dict) -> bool:
     """Whether its controller has seen the newest spec and replaces pods by itself."""
-    return observed(statefulset) and not _on_delete(statefulset)
+    return observed(workload) and not _on_delete(workload)
 
 
 def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: t.Collection[str]) -> dict | None:

@@ -17,9 +17,10 @@ from ._cluster import Cluster
 from ._errors import ApiError, NotPermitted
 from ._health import WAITED, WORKLOADS
 from ._manifest import Ref
-from ._plan import CREATE, DELETE, ORPHAN, UPDATE, Action, Plan
+from ._plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan
 from ._references import RBAC
 from ._types import ResourceType, group_kind
+from ._verdict import scope
 
 # The verbs that an action needs, those that undo it among them.
 VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("get", "patch"), DELETE: ("create", "delete", "get", "patch"), ORPHAN: ("get", "patch")}
@@ -58,7 +59,8 @@ def of_reading(read: t.Iterable[tuple[ResourceType, str]]) -> set[Need]:
 
 
 def of_actions(actions: t.Iterable[Action], roles: RulesOf, waiting: bool) -> set[Need]:
-    """What the writes among `actions` need. `roles`: the rules of the roles that bindings name, as far as they are known."""
+    """What the writes among `actions` need, and to wait for the others. `roles`: the rules of the roles that bindings name, as far as
+    they are known."""
     needs: set[Need] = set()
     for action in actions:
         ref, rtype = action.ref, action.rtype
@@ -70,6 +72,8 @@ def of_actions(actions: t.Iterable[Action], roles: RulesOf, waiting: bool) -> se
             needs |= _of_granting(action.desired.body, ref, roles) | _of_waiting(ref, rtype, waiting)
             if rtype.group == "route.openshift.io":  # who gives a Route its host needs that right, too
                 needs |= {Need(verb, rtype.group, "routes/custom-host", namespace) for verb in ("create", "update")}
+        elif action.verb == UNCHANGED:
+            needs |= _of_waiting(ref, rtype, waiting)
     return needs
 
 
@@ -173,7 +177,9 @@ def permit(cluster: Cluster, plan: Plan, ledger_namespace: str, waiting: bool, r
 
     `read`: (type, namespace) of what has to be listed as well, see `of_reading`.
     """
-    require(cluster, of_actions(plan.writes, _roles(cluster, plan), waiting) | of_ledger(ledger_namespace) | of_reading(read))
+    hoped = scope(plan).hoped
+    actions = [*plan.writes, *(action for action in plan.actions if action.ref in hoped)]
+    require(cluster, of_actions(actions, _roles(cluster, plan), waiting) | of_ledger(ledger_namespace) | of_reading(read))
 
 
 def require(cluster: Cluster, needs: t.Collection[Need]) -> None:

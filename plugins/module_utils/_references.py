@@ -47,11 +47,11 @@ def missing(desired: dict[Ref, Desired]) -> list[Need]:
     return [need for need in needed(desired.values()) if need.ref not in desired and not any(made_as.fullmatch(str(need.ref)) for made_as in made)]
 
 
-def needed(objects: t.Iterable[Desired]) -> list[Need]:
-    """Everything that objects need by name."""
+def needed(objects: t.Iterable[Desired], pull_secrets: bool = False) -> list[Need]:
+    """Everything that objects need by name. `pull_secrets`: those, too, without which an image may be there all the same."""
     return [
         Need(item, path, ref)
-        for item in objects for path, ref in _references(item)
+        for item in objects for path, ref in (*_references(item), *(_pull_secrets(item) if pull_secrets else ()))
         if ref.name and (ref.kind, ref.name) not in BUILT_IN
     ]
 
@@ -62,6 +62,12 @@ def _references(item: Desired) -> Found:
         yield from _of_pod(at(body, *POD_SPECS[key]), ".".join(POD_SPECS[key]), namespace)
     elif key in _RULES:
         yield from _RULES[key](body, namespace)
+
+
+def _pull_secrets(item: Desired) -> Found:
+    keys = POD_SPECS.get((item.ref.group, item.ref.kind), ())
+    for index, secret in each(at(item.body, *keys), "imagePullSecrets"):
+        yield f"{'.'.join(keys)}.imagePullSecrets[{index}].name", Ref("", "Secret", item.ref.namespace, text(secret, "name"))
 
 
 def _claims(objects: t.Iterable[Desired]) -> list[re.Pattern]:

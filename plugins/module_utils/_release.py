@@ -12,7 +12,7 @@ import uuid
 from ._apply import apply_deletes, apply_plan, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
-from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut
+from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
 from ._evict import Leaving, revisions_left
 from ._health import WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
@@ -321,7 +321,7 @@ class Releaser:
             raise self._undo(exc, plan, journal, state, release, created) from exc
         try:
             self.lock.release()
-        except PlatformError as exc:  # it is recorded, and the next run removes the journal of a recorded run
+        except (PlatformError, Interrupted) as exc:  # it is recorded, and the next run removes the journal of a recorded run
             self.progress(f"the release is done; its journal could not be removed: {exc.message}")
         return afters
 
@@ -359,23 +359,26 @@ class Releaser:
         return {**entry, "rolled_back_to": target.rolled_back_to} if target.rolled_back_to else entry
 
     def _before(self, plan: Plan) -> Before:
-        """A reading of what is broken before the first write."""
-        unready = unready_of(plan) if self.options.wait else {}
+        """A reading of what is not ready before the first write, of all that will be waited for."""
+        unready = unready_of(plan, scope(plan).wanted) if self.options.wait else {}
         spaces = sorted({ref.namespace for ref in unready if ref.kind in WORKLOADS})
-        return before(unready, (pod for space in spaces for pod in self.cluster.items(PODS, "", space)))
+        return before(unready, [pod for space in spaces for pod in self.cluster.items(PODS, "", space)])
 
     def _wait(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> None:
         """Waits for what was written, and notes what is not ready and fails nothing."""
         if self.options.wait:
             waited = scope(plan)
             waiter = self._waiter(waited.wanted, leaving)
-            waiter.before, waiter.hoped = reading, waited.wanted if target.repair else waited.hoped
+            waiter.before, waiter.hoped = reading, waited.wanted if target.repair else set(filter(reading.was_broken, waited.hoped))
             waiter.run(self.options.wait_timeout)
             self.not_ready = [*waiter.left.values(), *self._beside(waited.beside)]
 
     def _beside(self, others: dict[Ref, ResourceType]) -> list[str]:
-        """What was not ready before and is not now: this run did not write to it."""
-        now = zip(others, self.cluster.each(lambda ref: self.cluster.get(others[ref], ref.namespace, ref.name), others))
+        """What was not ready before and is not now: this run did not write to it, and does not fail if it cannot be looked at."""
+        try:
+            now = [*zip(others, self.cluster.each(lambda ref: self.cluster.get(others[ref], ref.namespace, ref.name), others))]
+        except PlatformError as exc:
+            return [f"what was not ready before could not be looked at: {exc.message}"]
         found = {ref: not_ready({**live, "kind": ref.kind}) for ref, live in now if live}
         return [f"{ref}: {reason}, as before this run; verify.yml says why" for ref, reason in sorted(found.items()) if reason]
 
@@ -408,7 +411,7 @@ class Releaser:
 
     def _undo(self, exc: BaseException, plan: Plan, journal: list[Entry], state: State, release: dict, created: bool) -> PlatformError:
         """Puts everything back and says so; the error to raise."""
-        why = exc.message if isinstance(exc, PlatformError) else f"{type(exc).__name__}: {exc}"
+        why = exc.message if isinstance(exc, Told) else f"{type(exc).__name__}: {exc}"
         self.progress("failed, restoring the state before")
         crossed = [mark for marks in one_way(a.desired for a in plan.writes if a.desired).values() for mark in marks]
         try:
@@ -423,7 +426,7 @@ class Releaser:
         (self.lock.abandon if report.errors else self.lock.stop)()
         if not report.errors:
             self._record_failure(state, release, why, created)
-        facts = exc.facts if isinstance(exc, PlatformError) else {}
+        facts = exc.facts if isinstance(exc, Told) else {}
         outcome = report.outcome(settled)
         if crossed:
             outcome += " It may have carried out changes that cannot be undone: " + "; ".join(crossed) + "."
@@ -448,7 +451,7 @@ class Releaser:
         wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
         try:
             self._waiter(wanted, leaving).run(SETTLE_SECONDS)
-        except PlatformError as exc:
+        except (PlatformError, Interrupted) as exc:
             return exc.message
         return ""
 

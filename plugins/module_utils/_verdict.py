@@ -5,20 +5,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
 
-from ._health import WAITED, WORKLOADS, not_ready, owner_of, pod_problem, rolled_out
+from ._health import WAITED, WORKLOADS, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
 from ._manifest import Ref
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan
 from ._references import needed
 from ._types import ResourceType
 
-ROOM = ("Namespace", "ResourceQuota", "LimitRange")  # what pods of a namespace may be, and how many: it concerns all that are in it
+ROOM = ("ResourceQuota", "LimitRange")  # what pods of a namespace may be, and how many: it concerns all that are in it
 
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """`wanted`: what is waited for. `hoped`: those of it that were broken before, and whose own description this run leaves as it is:
+    """`wanted`: what is waited for. `hoped`: those of it that were not ready before, and whose own description this run leaves as it is:
     what it wrote may mend them. `beside`: not ready, and nothing that this run wrote concerns it."""
 
     wanted: dict[Ref, ResourceType]
@@ -29,44 +30,53 @@ class Scope:
 def scope(plan: Plan) -> Scope:
     waited = [action for action in plan.actions if action.desired and action.ref.kind in WAITED]
     written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
-    sick = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
-    hoped = {action.ref: action.rtype for action in sick if _concerned(action, written)}
+    unready = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
+    hoped = {action.ref: action.rtype for action in unready if action.ref.kind != "Job" and _concerned(action, written)}
     wanted = {action.ref: action.rtype for action in waited if action.ref in written}
-    return Scope({**wanted, **hoped}, frozenset(hoped), {action.ref: action.rtype for action in sick if action.ref not in hoped})
+    return Scope({**wanted, **hoped}, frozenset(hoped), {action.ref: action.rtype for action in unready if action.ref not in hoped})
 
 
-def unready_of(plan: Plan) -> dict[Ref, dict]:
-    """The live objects that a plan may wait for and that are not ready yet."""
-    return {a.ref: a.live for a in plan.actions if a.desired and a.live and a.ref.kind in WAITED and not_ready(a.live)}
+def unready_of(plan: Plan, wanted: t.Collection[Ref]) -> dict[Ref, dict]:
+    """The live objects, out of those waited for, that are not ready before the first write."""
+    return {a.ref: a.live for a in plan.actions if a.ref in wanted and a.live and not_ready(a.live)}
 
 
 def _concerned(action: Action, written: t.Collection[Ref]) -> bool:
-    """Whether a workload needs something that was written, or is in a namespace whose limits were."""
-    room = any(ref.kind in ROOM and action.ref.namespace in (ref.namespace, ref.name) for ref in written)
-    return room or any(need.ref in written for need in needed([action.desired] if action.desired else []))
+    """Whether a workload needs something that was written, or is in a namespace that was, or whose limits were."""
+    space = action.ref.namespace
+    room = any((ref.kind in ROOM and ref.namespace == space) or (ref.kind == "Namespace" and ref.name == space) for ref in written)
+    return room or any(need.ref in written for need in needed([action.desired] if action.desired else [], pull_secrets=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Before:
-    """What was not ready before the first write: {workload: its generation}, {uid of its pod: {container: restarts}}, and the uids of
-    those pods that were in trouble, not only starting. Counts and uids: no two clocks are compared."""
+    """A reading from before the first write: {workload that was not ready: the live object}, and {workload: {uid: its pod that was not
+    ready}}. What is compared are uids, counts and messages, never the times of two clocks."""
 
-    generations: t.Mapping[Ref, int] = dataclasses.field(default_factory=dict)
-    restarts: t.Mapping[str, t.Mapping[str, int]] = dataclasses.field(default_factory=dict)
-    sick: frozenset[str] = frozenset()
+    live: t.Mapping[Ref, dict] = dataclasses.field(default_factory=dict)
+    pods: t.Mapping[Ref, t.Mapping[str, dict]] = dataclasses.field(default_factory=dict)
+
+    def was_broken(self, ref: Ref) -> bool:
+        """Whether a workload was in trouble, and not only about to be ready."""
+        if ref not in self.live:
+            return False
+        pods = self.pods.get(ref, {}).values()
+        return not pods or bool(_said(self.live[ref])) or any(map(_in_trouble, pods))
 
     def had(self, ref: Ref, live: dict, pod: dict | None = None, container: str = "") -> bool:
-        """Whether trouble with a workload, or with a container of its pod, is no newer than this."""
-        if ref not in self.generations:
+        """Whether trouble with a workload, or with a container of its pod, is no newer than the reading."""
+        if ref not in self.live:
             return False
         if pod is None:
-            return live.get("metadata", {}).get("generation", 0) == self.generations[ref]
-        counts = self.restarts.get(pod["metadata"]["uid"])
-        return counts is not None and restarts(pod).get(container, 0) <= counts.get(container, 0)
+            said = _said(self.live[ref])
+            return said == _said(live) if said else _generation(live) == _generation(self.live[ref]) and not _said(live)
+        then = self.pods.get(ref, {}).get(_uid(pod))
+        return then is not None and restarts(pod).get(container, 0) <= restarts(then).get(container, 0)
 
     def forgives(self, ref: Ref, live: dict, pod: dict | None, container: str) -> bool:
         """Whether trouble is nothing that the run has brought: it is no newer, or of a pod that was in trouble already."""
-        return self.had(ref, live, pod, container) or (pod is not None and pod["metadata"].get("uid") in self.sick)
+        then = self.pods.get(ref, {}).get(_uid(pod)) if pod else None
+        return self.had(ref, live, pod, container) or (then is not None and _in_trouble(then))
 
     def explains(self, ref: Ref, live: dict, pods: t.Iterable[dict]) -> bool:
         """Whether a workload is still not ready for nothing but what was so before: what was written has reached all of its pods, and
@@ -79,11 +89,14 @@ class Before:
 
 def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
     """`unready`: the live objects of workloads that are not ready; `pods`: all of their namespaces."""
-    generations = {ref: live["metadata"].get("generation", 0) for ref, live in unready.items()}
-    owners = {(ref.kind, ref.namespace, ref.name) for ref in unready if ref.kind in WORKLOADS}
-    owned = [pod for pod in pods for kind, name in (owner_of(pod),) if (kind, pod["metadata"]["namespace"], name) in owners]
-    sick = frozenset(pod["metadata"]["uid"] for pod in owned if not _ready(pod) and (pod_problem(pod) or any(restarts(pod).values())))
-    return Before(generations, {pod["metadata"]["uid"]: restarts(pod) for pod in owned}, sick)
+    owners = {(ref.kind, ref.namespace, ref.name): ref for ref in unready if ref.kind in WORKLOADS}
+    owned: dict[Ref, dict[str, dict]] = {}
+    for pod in pods:
+        kind, name = owner_of(pod)
+        ref = owners.get((kind, pod["metadata"]["namespace"], name))
+        if ref and not _ready(pod):
+            owned.setdefault(ref, {})[_uid(pod)] = pod
+    return Before(unready, owned)
 
 
 def restarts(pod: dict) -> dict[str, int]:
@@ -91,6 +104,33 @@ def restarts(pod: dict) -> dict[str, int]:
     status = pod.get("status", {})
     counts = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     return {"": 0, **{each["name"]: each.get("restartCount", 0) for each in counts}}
+
+
+def may_start_anew(ref: Ref, live: dict, pod: dict) -> bool:
+    """Whether evicting a pod only brings it back: nothing runs in it, its workload makes another, and of the same description."""
+    status = pod.get("status", {})
+    running = any("running" in (each.get("state") or {}) for each in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])])
+    return ref.kind != "Job" and rolls(live) and not running
+
+
+def _in_trouble(pod: dict) -> bool:
+    """A suspicion is none, and who only starts has none."""
+    problem = pod_problem(pod)
+    return bool(problem and not problem.asks) or any(restarts(pod).values())
+
+
+def _said(live: dict) -> tuple[str, str] | None:
+    """What a workload says of its own trouble, without the names of the pods that it could not make."""
+    problem = stuck(live)
+    return (problem.reason, re.sub(r'"[^"]*"', "", problem.message)) if problem and not problem.asks else None
+
+
+def _uid(pod: dict) -> str:
+    return pod["metadata"].get("uid", "")
+
+
+def _generation(live: dict) -> int:
+    return live.get("metadata", {}).get("generation", 0)
 
 
 def _ready(pod: dict) -> bool:

@@ -13,7 +13,7 @@ from ._evict import Evictions
 from ._health import READY, WORKLOADS, Problem, awaits_consumer, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
-from ._verdict import Before
+from ._verdict import Before, may_start_anew
 from ._watch import Watch, Watches
 
 PODS = ResourceType("", "v1", "Pod", "pods", True)
@@ -47,6 +47,7 @@ class Waiter:
         self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
         self.leaving = leaving or {}  # {StatefulSet: the revisions that a way back leaves}: broken pods of it that block are evicted
         self.after = after  # RFC 3339: what was changed is in force from then on, also for admission; '' when nothing was
+        self._revisions: dict[tuple[str, str], str | None] = {}  # of ReplicaSets, for one pass
         self.hoped, self.before = hoped, before or Before()  # what cannot fail the wait; what was broken before it
         self.left: dict[Ref, str] = {}  # {what is not waited for any longer: why}; it is not ready, and fails nothing
         self.wanted = wanted
@@ -75,6 +76,7 @@ class Waiter:
                     return
                 for event in self._watches.take(min(self.poll, max(0.0, deadline - self.clock()))):
                     self._handle(*event)
+                self._revisions.clear()
                 self._look_at_claims()
                 self._watch_pods()
                 self._stop_if_hopeless()
@@ -185,13 +187,20 @@ class Waiter:
 
     def _start_anew(self) -> None:
         """Evicts pods that crash since before this run, of workloads that it may have mended: a container is started again only after
-        minutes, and its pod comes back at once. They serve nobody."""
+        minutes, and its pod comes back at once. In none of them anything runs."""
+        if any(self._old_crashes()):
+            if self._watches.interrupted:
+                self._look_again()
+            for subject in list(self._old_crashes()):
+                self._anew.add(self.pods[subject]["metadata"]["uid"])
+                self.progress(f"{subject}: crashes since before this run; {self._evicted(self.pods[subject])}")
+
+    def _old_crashes(self) -> t.Iterator[Ref]:
         for ref, subject, problem in list(self._problems()):
-            pod = self.pods.get(subject)
-            old = pod and ref in self.hoped and problem.reason in CRASHES and self._had(ref, subject, problem)
-            if pod and old and pod["metadata"]["uid"] not in self._anew and self._is_current(ref, subject):
-                self._anew.add(pod["metadata"]["uid"])
-                self.progress(f"{subject}: crashes since before this run; {self._evicted(pod)}")
+            if ref in self.hoped and problem.reason in CRASHES and self.pods[subject]["metadata"]["uid"] not in self._anew:
+                new = may_start_anew(ref, self.live[ref], self.pods[subject]) and self._had(ref, subject, problem)
+                if new and self._is_current(ref, subject):
+                    yield subject
 
     def _evicted(self, pod: dict) -> str:
         meta = pod["metadata"]
@@ -209,11 +218,12 @@ class Waiter:
         if found and self._watches.interrupted:
             self._look_again()
             found = self._beyond_patience()
-        forgiven = [each for each in found if each[0] in self.hoped or self._forgiven(*each)]
-        for ref, subject, problem in forgiven:
-            self._leave(ref, self._lines([(ref, subject, problem)], [self._facts(ref, subject, problem)]))
-        if len(found) > len(forgiven):
-            raise self._hopeless([each for each in found if each not in forgiven])
+        brought = [each for each in found if each[0] not in self.hoped and not self._forgiven(*each)]
+        if brought:
+            raise self._hopeless(brought)
+        for ref, subject, problem in found:
+            if ref in self.waiting and (ref in self.hoped or self._explained(ref)):
+                self._leave(ref, self._lines([(ref, subject, problem)], [self._facts(ref, subject, problem)]))
 
     def _beyond_patience(self) -> list[tuple[Ref, Ref, Problem]]:
         now, seen, found = self.clock(), set(), []
@@ -242,6 +252,9 @@ class Waiter:
         """Whether the release has not brought the trouble."""
         return self.before.forgives(ref, self.live.get(ref, {}), self.pods.get(subject), problem.container)
 
+    def _explained(self, ref: Ref) -> bool:
+        return self.before.explains(ref, self.live.get(ref, {}), self._pods_of(ref))
+
     def _leave(self, ref: Ref, why: str) -> None:
         self.left[ref] = why
         if self.waiting.pop(ref, None) is not None:
@@ -252,10 +265,13 @@ class Waiter:
         return [event for event in events if (event.get("lastTimestamp") or "") >= self.after] if problem.fresh else events
 
     def _events(self, subject: Ref) -> list[dict]:
+        """Those of a pod are of this very one: the next of a StatefulSet has its name."""
         try:
-            return self.cluster.events(subject.namespace, subject.kind, subject.name)
+            found = self.cluster.events(subject.namespace, subject.kind, subject.name)
         except PlatformError:
             return []  # the events are a help, their absence must not hide the problem itself
+        uid = self.pods.get(subject, {}).get("metadata", {}).get("uid")
+        return [event for event in found if uid in (None, event.get("involvedObject", {}).get("uid") or uid)]
 
     def _problems(self) -> t.Iterator[tuple[Ref, Ref, Problem]]:
         """(workload waited for, object in trouble, problem)."""
@@ -288,8 +304,10 @@ class Waiter:
         return True
 
     def _revision(self, namespace: str, replicaset: str) -> str | None:
-        found = self.cluster.get(REPLICASETS, namespace, replicaset) or {"metadata": {}}
-        return found["metadata"].get("annotations", {}).get(REVISION)
+        if (namespace, replicaset) not in self._revisions:
+            found = self.cluster.get(REPLICASETS, namespace, replicaset) or {"metadata": {}}
+            self._revisions[namespace, replicaset] = found["metadata"].get("annotations", {}).get(REVISION)
+        return self._revisions[namespace, replicaset]
 
     def _hopeless(self, found: list[tuple[Ref, Ref, Problem]]) -> Hopeless:
         problems = [self._facts(*each) for each in found]
@@ -335,7 +353,7 @@ class Waiter:
 
     def _time_is_up(self, timeout: float) -> None:
         """Raises TimedOut, unless nothing is left but what cannot fail the wait, and what was so before it."""
-        forgiven = [ref for ref in self.waiting if ref in self.hoped or self.before.explains(ref, self.live.get(ref, {}), self._pods_of(ref))]
+        forgiven = [ref for ref in self.waiting if ref in self.hoped or self._explained(ref)]
         if len(forgiven) < len(self.waiting):
             raise self._timed_out(timeout)
         for ref in forgiven:

@@ -27,6 +27,7 @@ TYPES = [
     ResourceType("", "v1", "Secret", "secrets", True),
     ResourceType("", "v1", "Service", "services", True),
     ResourceType("", "v1", "Pod", "pods", True),
+    ResourceType("", "v1", "ResourceQuota", "resourcequotas", True),
     ResourceType("", "v1", "Namespace", "namespaces", False),
     ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True),
     ResourceType("", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False),

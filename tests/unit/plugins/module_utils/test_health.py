@@ -41,7 +41,7 @@ COMPLETE = {"type": "Complete", "status": "True"}
         (workload("StatefulSet", spec=strategy("OnDelete"), updatedReplicas=0, readyReplicas=2), ""),
         (workload("DaemonSet", spec=strategy("OnDelete"), desiredNumberScheduled=3, updatedNumberScheduled=0, numberAvailable=3), ""),
         (paused(replicas=2, availableReplicas=2), ""),
-        (paused(replicas=2, availableReplicas=1), "paused, 1 of 2 replicas available"),
+        (paused(unavailableReplicas=3), "paused, 3 replicas unavailable"),  # its ReplicaSet may not make them
         (paused(), ""),  # it was paused when it was made
         (workload("Job", spec={"suspend": True}), ""),
         (workload("DaemonSet", desiredNumberScheduled=3, updatedNumberScheduled=3, numberAvailable=2), "2 of 3 pods available"),

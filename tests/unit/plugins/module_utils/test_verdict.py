@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
-from ansible_collections.genai.platform.plugins.module_utils._verdict import Before, before, restarts, scope
+from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
+from ansible_collections.genai.platform.plugins.module_utils._verdict import Before, before, may_start_anew, restarts, scope
 from fake import FakeCluster
 from story import config, configmap, deploy, obj, releaser, roll_back, state
 
@@ -70,6 +71,35 @@ def test_a_run_with_nothing_to_do_says_what_is_not_ready(cluster):
     assert deploy(cluster, bundle(), wait_timeout=SHORT)["not_ready"] == []
 
 
+def test_who_may_not_see_a_bystanders_pods_releases_all_the_same(cluster):
+    cluster.forbidden.add("pods")
+    assert deploy(cluster, bundle(other="2"), wait_timeout=SHORT)["changed"]
+
+
+def test_a_bystander_that_cannot_be_looked_at_undoes_nothing(cluster, monkeypatch):
+    get = cluster.get
+    run = releaser(cluster, complete=True, wait_timeout=SHORT)
+    monkeypatch.setattr(run, "_wait", lambda *args: (monkeypatch.setattr(cluster, "get", failing), Releaser._wait(run, *args), monkeypatch.setattr(cluster, "get", get)))
+
+    def failing(rtype, namespace, name):
+        if rtype.kind == "Deployment":
+            raise ApiError("etcdserver: request timed out", 500)
+        return get(rtype, namespace, name)
+
+    assert run.deploy(bundle(other="2"))["not_ready"] == ["what was not ready before could not be looked at: etcdserver: request timed out"]
+
+
+@pytest.mark.parametrize(("quota", "hoped"), [(("all", "ns"), {"web"}), (("ns", "elsewhere"), set())])
+def test_a_quota_concerns_its_own_namespace(cluster, quota, hoped):
+    name, namespace = quota
+    run = releaser(cluster, complete=True, check=True)
+    plans = []
+    run._preview = lambda plan, *_rest: plans.append(plan)
+    more = [obj("Namespace", "elsewhere", None), {**obj("ResourceQuota", name, namespace), "spec": {}}]
+    run.deploy({**bundle(), "room": more})
+    assert {ref.name for ref in scope(plans[0]).hoped} == hoped
+
+
 # --- what was broken before ------------------------------------------------------------------------------------------
 
 
@@ -115,7 +145,12 @@ def test_scope(cluster, change, wanted, hoped, beside):
     assert [{ref.name for ref in part} for part in (found.wanted, found.hoped, found.beside)] == [wanted, hoped, beside]
 
 
-LIVE = {"metadata": {"generation": 3}}
+LIVE = {"kind": "Deployment", "metadata": {"generation": 3}, "spec": {"replicas": 2}, "status": {"observedGeneration": 3}}
+
+
+def refused(message, generation=3):
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    return {**LIVE, "metadata": {"generation": generation}, "status": {"observedGeneration": generation, "conditions": [condition]}}
 
 
 @pytest.mark.parametrize(("now", "old"), [
@@ -131,7 +166,7 @@ def test_trouble_is_old_when_pod_and_count_are(now, old):
 
 
 @pytest.mark.parametrize(("generation", "updated", "pods", "explained"), [
-    (3, 1, [], True),
+    (3, 1, [], True),  # and says nothing else than before
     (4, 1, [], False),  # its description changed, and there is no pod
     (4, 1, [pod(count=4)], True),  # changed in what does not concern pods: these are those of before
     (4, 0, [pod(count=4)], False),  # they keep the new ones from coming
@@ -141,15 +176,72 @@ def test_trouble_is_old_when_pod_and_count_are(now, old):
 ])  # fmt: skip
 def test_what_explains_that_a_workload_is_still_not_ready(generation, updated, pods, explained):
     reading = before({WEB: LIVE}, [pod(count=4)])
-    live = {"kind": "Deployment", "metadata": {"generation": generation}, "spec": {}, "status": {"updatedReplicas": updated, "observedGeneration": generation}}
+    live = {"kind": "Deployment", "metadata": {"generation": generation}, "spec": {"replicas": 1}, "status": {"updatedReplicas": updated, "observedGeneration": generation}}
     assert reading.explains(WEB, live, pods) == explained
 
 
-def test_a_pod_that_was_only_starting_can_still_fail_a_release():
+STARTING = {
+    "running": pod(),
+    "with a probe": {**pod(), "spec": {"containers": [{"name": "c", "readinessProbe": {}}]}},
+    "being created": pod(reason="ContainerCreating"),
+    "initialising": pod(reason="PodInitializing"),
+    "ready": pod(ready=True),
+}
+
+
+@pytest.mark.parametrize("how", STARTING)
+def test_a_pod_that_was_in_no_trouble_can_still_fail_a_release(how):
     """What it starts with may be what the release wrote."""
-    reading = before({WEB: LIVE}, [pod()])
+    reading = before({WEB: LIVE}, [STARTING[how]])
     assert not reading.forgives(WEB, LIVE, pod(reason="CrashLoopBackOff", count=1), "c")
+    assert not reading.explains(WEB, {**LIVE, "status": {"observedGeneration": 3, "updatedReplicas": 2}}, [pod(reason="CrashLoopBackOff", count=1)])
+
+
+def test_a_pod_that_crashed_before_cannot():
     assert before({WEB: LIVE}, [pod(count=1)]).forgives(WEB, LIVE, pod(reason="CrashLoopBackOff", count=2), "c")
+
+
+def test_a_healthy_pod_that_a_release_breaks_fails_it():
+    """Another of its pods was broken before, and this one is not started again: it is not ready any more."""
+    reading = before({WEB: LIVE}, [pod("web-1-a", "CrashLoopBackOff", 4), pod("web-1-b", ready=True)])
+    assert not reading.forgives(WEB, LIVE, pod("web-1-b"), "c")
+
+
+@pytest.mark.parametrize(("then", "now", "old"), [
+    (refused('pods "web-x" is forbidden: exceeded quota: q'), refused('pods "web-y" is forbidden: exceeded quota: q', 4), True),
+    (refused('pods "web-x" is forbidden: exceeded quota: q'), refused('pods "web-y" is forbidden: exceeded quota: r'), False),
+    (LIVE, refused('pods "web-y" is forbidden: exceeded quota: q'), False),  # the quota is the release's own
+    (LIVE, LIVE, True),
+    (LIVE, {**LIVE, "metadata": {"generation": 4}}, False),
+], ids=["the same", "another quota", "none before", "nothing said", "another description"])  # fmt: skip
+def test_trouble_of_a_workload_is_old_when_it_says_the_same(then, now, old):
+    assert before({WEB: then}, []).had(WEB, now) == old
+
+
+RUNNING = {"name": "main", "state": {"running": {}}, "ready": True}
+
+
+@pytest.mark.parametrize(("ref", "spec", "more", "may"), [
+    (WEB, {}, [], True),
+    (WEB, {}, [RUNNING], False),  # a sidecar crashes, and the rest works
+    (WEB._replace(kind="StatefulSet"), {}, [], True),
+    (WEB._replace(kind="StatefulSet"), {"updateStrategy": {"type": "OnDelete"}}, [], False),  # it would come back as another
+    (WEB._replace(kind="DaemonSet"), {"updateStrategy": {"type": "OnDelete"}}, [], False),
+    (WEB._replace(group="batch", kind="Job"), {}, [], False),  # that counts as a failure of it
+])  # fmt: skip
+def test_which_pods_may_be_started_anew(ref, spec, more, may):
+    crashed = pod(reason="CrashLoopBackOff", count=4)
+    crashed["status"]["containerStatuses"] += more
+    assert may_start_anew(ref, {**LIVE, "spec": spec}, crashed) == may
+
+
+@pytest.mark.parametrize(("pods", "live", "broken"), [
+    ([pod(count=4)], LIVE, True), ([pod(reason="CrashLoopBackOff")], LIVE, True), ([], LIVE, True), ([pod()], refused("no"), True), ([pod()], LIVE, False),
+])  # fmt: skip
+def test_only_what_was_broken_is_hoped_for(pods, live, broken):
+    """What only starts while the release writes its setting can fail it."""
+    assert before({WEB: live}, pods).was_broken(WEB) == broken
+    assert not Before().was_broken(WEB)
 
 
 def test_a_pod_without_containers_yet_counts_by_itself():

@@ -6,7 +6,7 @@ import collections
 import threading
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, TimedOut, Unreachable
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, Interrupted, TimedOut, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils._verdict import before
@@ -149,6 +149,52 @@ def test_a_release_that_wrote_the_workload_is_not_failed_by_its_pods_of_before()
     assert "CrashLoopBackOff" in after_trouble(crashing(5), hoped=())[0].left[REF]
     with pytest.raises(Hopeless, match="CrashLoopBackOff"):
         after_trouble(crashing(4), crashing_new(), hoped=())
+
+
+def test_a_run_that_is_told_to_stop_while_it_evicts_stops():
+    def stopped():
+        raise Interrupted("the run was told to stop (SIGTERM)")
+
+    with pytest.raises(Interrupted):
+        after_trouble(crashing(4), evict=stopped)
+
+
+def test_a_pod_of_before_does_not_hide_what_the_release_brought():
+    """One pod could not pull its image before; another has come with the release, and will crash."""
+    old, new = crashing(0), pod("CrashLoopBackOff", name="api-new-2", uid="new")
+    old["object"]["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ImagePullBackOff"}}
+    starting = pod(name="api-new-2", uid="new")
+    reading = before({REF: deployment(0)["object"]}, [old["object"]])
+    script, lines, ticks = Script([deployment(0)], [old, starting]), [], iter(range(10_000))
+    waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", lines.append, clock=lambda: next(ticks) * 0.1, poll=0.005, before=reading)
+    script.events_by_kind["pods"].append(lambda: waiter._watches._stopped.wait(0.3))
+    script.events_by_kind["pods"].append(new)
+    with pytest.raises(Hopeless, match="api-new-2: CrashLoopBackOff"):
+        waiter.run(10_000)
+
+
+def test_who_waits_for_many_broken_pods_asks_little():
+    old = [crashing(4, uid=f"old-{number}") for number in range(50)]
+    for number, event in enumerate(old):
+        event["object"]["metadata"]["name"] = f"api-old-{number}"
+        event["object"]["metadata"]["ownerReferences"][0]["name"] = "api-old"
+        event["object"]["metadata"]["labels"]["pod-template-hash"] = "old"
+    script, asked, passes = Script([deployment(0)], old), [], iter(range(10_000))
+    script.get = lambda rtype, namespace, name: asked.append(name) or {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}}
+    reading, ticks = before({REF: deployment(0)["object"]}, [event["object"] for event in old]), []
+    clock = lambda: ticks.append(next(passes)) or ticks[-1] * 0.1  # noqa: E731
+    waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", print, clock=clock, poll=0.005, hoped=(REF,), before=reading)
+    waiter.run(20)
+    assert 0 < len(asked) < len(ticks) / 2, "one question a pass, not one for each pod"
+
+
+def test_events_of_the_pod_that_had_the_name_before_say_nothing():
+    script = Script([])
+    script.events = lambda *_args: [{"reason": "Nominated", "involvedObject": {"uid": "before"}}, {"reason": "FailedScheduling", "involvedObject": {"uid": "now"}}]
+    waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", print)
+    subject = Ref("", "Pod", "ns", "db-0")
+    waiter.pods[subject] = {"metadata": {"uid": "now"}}
+    assert [event["reason"] for event in waiter._events(subject)] == ["FailedScheduling"]
 
 
 def test_what_gets_ready_after_all_is_not_left():
