@@ -77,14 +77,19 @@ def test_who_may_not_see_a_bystanders_pods_releases_all_the_same(cluster):
 
 
 def test_a_bystander_that_cannot_be_looked_at_undoes_nothing(cluster, monkeypatch):
-    get = cluster.get
-    run = releaser(cluster, complete=True, wait_timeout=SHORT)
-    monkeypatch.setattr(run, "_wait", lambda *args: (monkeypatch.setattr(cluster, "get", failing), Releaser._wait(run, *args), monkeypatch.setattr(cluster, "get", get)))
+    get, run = cluster.get, releaser(cluster, complete=True, wait_timeout=SHORT)
 
     def failing(rtype, namespace, name):
         if rtype.kind == "Deployment":
             raise ApiError("etcdserver: request timed out", 500)
         return get(rtype, namespace, name)
+
+    def wait(*args):
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "get", failing)
+            Releaser._wait(run, *args)
+
+    monkeypatch.setattr(run, "_wait", wait)
 
     assert run.deploy(bundle(other="2"))["not_ready"] == ["what was not ready before could not be looked at: etcdserver: request timed out"]
 
@@ -236,7 +241,8 @@ def test_which_pods_may_be_started_anew(ref, spec, more, may):
 
 
 @pytest.mark.parametrize(("pods", "live", "broken"), [
-    ([pod(count=4)], LIVE, True), ([pod(reason="CrashLoopBackOff")], LIVE, True), ([], LIVE, True), ([pod()], refused("no"), True), ([pod()], LIVE, False),
+    ([pod(count=4)], LIVE, True), ([pod(reason="CrashLoopBackOff")], LIVE, True), ([], LIVE, True),
+    ([pod()], refused("no"), True), ([pod()], LIVE, False),
 ])  # fmt: skip
 def test_only_what_was_broken_is_hoped_for(pods, live, broken):
     """What only starts while the release writes its setting can fail it."""

@@ -179,10 +179,15 @@ def test_who_waits_for_many_broken_pods_asks_little():
         event["object"]["metadata"]["name"] = f"api-old-{number}"
         event["object"]["metadata"]["ownerReferences"][0]["name"] = "api-old"
         event["object"]["metadata"]["labels"]["pod-template-hash"] = "old"
-    script, asked, passes = Script([deployment(0)], old), [], iter(range(10_000))
-    script.get = lambda rtype, namespace, name: asked.append(name) or {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}}
-    reading, ticks = before({REF: deployment(0)["object"]}, [event["object"] for event in old]), []
-    clock = lambda: ticks.append(next(passes)) or ticks[-1] * 0.1  # noqa: E731
+    script, asked, ticks = Script([deployment(0)], old), [], []
+    revision = {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}}
+    script.get = lambda rtype, namespace, name: asked.append(name) or revision
+    reading = before({REF: deployment(0)["object"]}, [event["object"] for event in old])
+
+    def clock():
+        ticks.append(len(ticks))
+        return len(ticks) * 0.1
+
     waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", print, clock=clock, poll=0.005, hoped=(REF,), before=reading)
     waiter.run(20)
     assert 0 < len(asked) < len(ticks) / 2, "one question a pass, not one for each pod"
@@ -190,7 +195,8 @@ def test_who_waits_for_many_broken_pods_asks_little():
 
 def test_events_of_the_pod_that_had_the_name_before_say_nothing():
     script = Script([])
-    script.events = lambda *_args: [{"reason": "Nominated", "involvedObject": {"uid": "before"}}, {"reason": "FailedScheduling", "involvedObject": {"uid": "now"}}]
+    told = {"Nominated": "before", "FailedScheduling": "now"}
+    script.events = lambda *_args: [{"reason": reason, "involvedObject": {"uid": uid}} for reason, uid in told.items()]
     waiter = Waiter(script, {REF: DEPLOYMENTS}, "genai", print)
     subject = Ref("", "Pod", "ns", "db-0")
     waiter.pods[subject] = {"metadata": {"uid": "now"}}
