@@ -181,7 +181,8 @@ def test_trouble_is_old_when_pod_and_count_are(now, old):
 ])  # fmt: skip
 def test_what_explains_that_a_workload_is_still_not_ready(generation, updated, pods, explained):
     reading = before({WEB: LIVE}, [pod(count=4)])
-    live = {"kind": "Deployment", "metadata": {"generation": generation}, "spec": {"replicas": 1}, "status": {"updatedReplicas": updated, "observedGeneration": generation}}
+    status = {"updatedReplicas": updated, "observedGeneration": generation}
+    live = {"kind": "Deployment", "metadata": {"generation": generation}, "spec": {"replicas": 1}, "status": status}
     assert reading.explains(WEB, live, pods) == explained
 
 
