@@ -17,7 +17,7 @@ from ._manifest import Ref
 DELETED, CHANGED, REMOVED, ADDED = "deleted", "changed", "removed", "added"
 NOBODY = "unknown (Kubernetes keeps no record of who removed something)"
 _AUTOSCALER = "kube-controller-manager"
-_REPLICAS: Path = ("f:spec", "f:replicas")
+REPLICAS: Path = ("f:spec", "f:replicas")
 # What operators and garbage collection put into metadata is theirs.
 _NOT_OURS = (("f:metadata", "f:finalizers"), ("f:metadata", "f:ownerReferences"))
 _SHARED_MAPS = ("f:labels", "f:annotations")
@@ -65,22 +65,25 @@ def _short(value: t.Any, most: int = 60) -> str:
 
 
 def findings(
-    ref: Ref, component: str, live: dict, expected: dict, scaled: bool, ignored: t.Collection[str] = (), taken_over: bool = False
+    ref: Ref, component: str, live: dict, expected: dict, scaled: bool, ignored: t.Collection[str] = (), taken_over: bool = False, least: int = 0
 ) -> list[Finding]:
     """The differences between `live` and `expected` (the server's dry-run answer to a forced apply of the description).
 
-    `scaled`: an autoscaler owns the replicas. `ignored`: patterns of further managers whose additions are no drift. `taken_over`: the
+    `scaled`: an autoscaler owns the replicas; `least`: its minimum. Without any it does nothing, so that none at all is no number of its
+    own (and who set it is not known: Kubernetes keeps no owner of a scale of zero). `ignored`: patterns of further managers whose additions are no drift. `taken_over`: the
     object was there before the platform, and what others have in it is theirs.
     """
     ours = owned_fields(expected) or {".": {}}  # an empty tree would mean everything
     entries = live["metadata"].get("managedFields") or []
     found = []
+    if least and live["spec"].get("replicas") == 0:
+        found.append(Finding(ref, component, CHANGED, REPLICAS, least, 0))
     for path in leaves(ours):
         was, now = value_at(expected, path), value_at(live, path)
         if was == now or was is ABSENT:
             continue
         entry = _owner(entries, path)
-        if path == _REPLICAS and (scaled or _is_autoscaler(entry)):
+        if path == REPLICAS and (scaled or _is_autoscaler(entry)):
             continue
         by = {"by": entry["manager"], "at": entry.get("time", "")} if entry else {}
         found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **by))
@@ -94,7 +97,7 @@ def _additions(ref: Ref, component: str, live: dict, ours: dict, scaled: bool, i
             continue
         for path in _added(entry.get("fieldsV1") or {}, ours):
             value = value_at(live, path)
-            skip = value is ABSENT or path in seen or path[:2] in _NOT_OURS or (path == _REPLICAS and scaled)
+            skip = value is ABSENT or path in seen or path[:2] in _NOT_OURS or (path == REPLICAS and scaled)
             if not skip:
                 seen.add(path)
                 yield Finding(ref, component, ADDED, path, found=value, by=entry["manager"], at=entry.get("time", ""))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ._refusals import explain
-from ._drift import ADDED, CHANGED, DELETED, Finding, findings
+from ._drift import ADDED, CHANGED, DELETED, REPLICAS, Finding, findings
 from ._errors import ApiError, InvalidInput
 from ._manifest import hpa_targets
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan, refuse_foreign
@@ -57,7 +57,7 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
 
 
 def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Finding]:
-    scaled = set(hpa_targets(action.desired.body for action in plan.actions if action.desired))
+    scaled = hpa_targets(action.desired.body for action in plan.actions if action.desired)
     refused: list[Action] = []
 
     def look(action: Action) -> list[Finding]:
@@ -65,14 +65,15 @@ def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Fi
             return [Finding(action.ref, action.component, DELETED)]
         if action.live is None:
             return []  # a Job that cleaned up after itself
-        by_autoscaler = action.leave_replicas or (action.ref.namespace, action.ref.kind, action.ref.name) in scaled
+        least = scaled.get((action.ref.namespace, action.ref.kind, action.ref.name), 0)
+        by_autoscaler = action.leave_replicas or bool(least)
         try:
             expected = action.live if action.verb == UNCHANGED else _expected(releaser, action)
         except ApiError as exc:
             if exc.status == 403:
                 refused.append(action)
             return [Finding(action.ref, action.component, CHANGED, expected="as released", found=explain(exc, action).message)]
-        return findings(action.ref, action.component, action.live, expected, by_autoscaler, ignored, action.taken_over)
+        return findings(action.ref, action.component, action.live, expected, by_autoscaler, ignored, action.taken_over, least)
 
     described = [action for action in plan.actions if action.desired]
     looked = [finding for found in releaser.cluster.each(look, described) for finding in found]
@@ -93,6 +94,8 @@ def _only(plan: Plan, found: list[Finding]) -> None:
         if action.desired and action.verb in (UNCHANGED, UPDATE):
             action.verb = UPDATE if action.ref in differing else UNCHANGED
             action.strip = tuple(f.path for f in found if f.ref == action.ref and f.kind == ADDED)
+            switched_off = [f.expected for f in found if f.ref == action.ref and f.path == REPLICAS and "replicas" not in action.body.get("spec", {})]
+            action.hold_replicas = next(iter(switched_off), action.hold_replicas)
 
 
 def _diff(finding: Finding) -> dict:

@@ -1,22 +1,34 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Is everything that was released there and ready? Waits for all of it at once, and not for what cannot get better."""
+"""Is everything that was released there, ready, and answering? Waits for all of it at once, and not for what cannot get better."""
 from __future__ import annotations
 
 import time
 import typing as t
 
+from ._answers import DRIFT_HINT, changed, silent, strangers
 from ._cluster import Cluster
-from ._errors import Hopeless, InvalidInput, TimedOut
+from ._errors import ApiError, Hopeless, InvalidInput, TimedOut
 from ._health import not_ready
 from ._ledger import Ledger, State
 from ._manifest import Ref
 from ._observe import observe, recorded_types
 from ._plan import Record, ref_from_key
+from ._types import ResourceType, ref_of
 from ._wait import Waiter, details
 
 HEALTHY, FAILED, TIMED_OUT = "healthy", "failed", "timed_out"
+BESIDE_SECONDS = 8  # for what else there is to be said, once it is known that not all is well
+ENDPOINT_SECONDS = 5  # until a Service's endpoints follow its pods
+SLICES = ResourceType("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
+# What acts on all pods of a namespace, whoever made it.
+ROOM = (
+    ResourceType("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True),
+    ResourceType("", "v1", "ResourceQuota", "resourcequotas", True),
+    ResourceType("", "v1", "LimitRange", "limitranges", True),
+    ResourceType("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True),
+)
 
 
 def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeout: float, progress: t.Callable[[str], None]) -> dict:
@@ -30,16 +42,14 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
     live = observe(cluster, ledger.platform, record)
     problems = [_missing(ref, ref not in refs) for ref in _recorded(record) if ref not in live and not _cleans_up(ref)]
     problems += [_going(ref) for ref in refs if live.get(ref, {}).get("metadata", {}).get("deletionTimestamp")]
-    unready = {ref: rtype for ref, rtype in refs.items() if ref in live and not_ready(live[ref])}
-    verdict = FAILED if problems else HEALTHY
-    if unready and not problems:
-        waiter = Waiter(cluster, unready, ledger.platform, progress)
-        try:
-            waiter.run(timeout)
-        except (Hopeless, TimedOut) as exc:
-            verdict = FAILED if isinstance(exc, Hopeless) else TIMED_OUT
-            problems = t.cast(list, exc.facts["problems"])
-        unready = {ref: rtype for ref, rtype in unready.items() if ref in waiter.waiting}
+    waiter = Waiter(cluster, {ref: rtype for ref, rtype in refs.items() if ref in live and not_ready(live[ref])}, ledger.platform, progress)
+    verdict, found = _waited(waiter, min(timeout, BESIDE_SECONDS) if problems else timeout)
+    verdict = FAILED if problems else verdict
+    problems += found
+    there = {ref: obj for ref, obj in {**live, **waiter.live}.items() if not obj["metadata"].get("deletionTimestamp")}
+    problems += _silent(cluster, there)
+    if problems and verdict == HEALTHY:
+        verdict = FAILED
     checked = len(_recorded(record))
     return {
         "changed": False,
@@ -49,11 +59,51 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
         "release": release,
         "interrupted": {name: journal[name] for name in ("by", "at")} if journal else None,
         "checked": checked,
-        "ready": checked - len({str(ref) for ref in unready} | {problem["object"] for problem in problems}),
+        "ready": checked - len({str(ref) for ref in waiter.waiting} | {problem["object"] for problem in problems}),
         "problems": problems,
+        "changed_by_others": changed(record, there),
+        "strangers": strangers(_in_the_room(cluster, {ref.namespace for ref in there} - {""})),
         "seconds": round(time.monotonic() - started, 1),
         "requests": dict(cluster.requests),
     }
+
+
+def _waited(waiter: Waiter, timeout: float) -> tuple[str, list[dict]]:
+    """(verdict, problems) of waiting for what is not ready."""
+    try:
+        waiter.run(timeout)
+    except (Hopeless, TimedOut) as exc:
+        return FAILED if isinstance(exc, Hopeless) else TIMED_OUT, t.cast(list, exc.facts["problems"])
+    return HEALTHY, []
+
+
+def _silent(cluster: Cluster, live: dict[Ref, dict]) -> list[dict]:
+    """What is there, and does nothing for who needs it; asked again for a while, because endpoints follow their pods."""
+    spaces = sorted({ref.namespace for ref in live if ref.kind == "Service" and not ref.group})
+    deadline = time.monotonic() + ENDPOINT_SECONDS
+    while True:
+        listed = dict(zip(spaces, cluster.each(lambda space: _listed(cluster, SLICES, space), spaces)))
+        seen = {ref: obj for ref, obj in live.items() if ref.kind != "Service" or listed.get(ref.namespace) is not None}
+        found = silent(seen, (each for slices in listed.values() for each in slices or ()))
+        if not any(each.ref.kind == "Service" for each in found) or time.monotonic() >= deadline:
+            return [_problem(each.ref, each.reason, each.message, each.hint) for each in found]
+        time.sleep(0.5)
+
+
+def _in_the_room(cluster: Cluster, spaces: t.Collection[str]) -> list[tuple[Ref, dict]]:
+    asked = [(rtype, space) for space in sorted(spaces) for rtype in ROOM]
+    lists = cluster.each(lambda item: _listed(cluster, *item), asked)
+    return [(ref_of(rtype, obj), obj) for (rtype, _space), found in zip(asked, lists) for obj in found or ()]
+
+
+def _listed(cluster: Cluster, rtype: ResourceType, namespace: str) -> list[dict] | None:
+    """None where the identity may not look, or there is no such kind."""
+    try:
+        return cluster.list(rtype, "", namespace)
+    except ApiError as exc:
+        if exc.status in (403, 404):
+            return None
+        raise
 
 
 def _chosen(state: State, components: list[str] | None) -> Record:
@@ -75,7 +125,7 @@ def _missing(ref: Ref, type_gone: bool) -> dict:
     if type_gone:
         hint = "its CustomResourceDefinition was deleted: install it again, then run site.yml"
         return _problem(ref, "TypeMissing", f"the cluster serves no {ref.kind} of {ref.group} any more", hint)
-    return _problem(ref, "Missing", "it was released and is not there", "ansible-playbook drift.yml -e fix=true puts it back")
+    return _problem(ref, "Missing", "it was released and is not there", DRIFT_HINT)
 
 
 def _going(ref: Ref) -> dict:
@@ -87,11 +137,13 @@ def _problem(ref: Ref, reason: str, message: str, hint: str) -> dict:
 
 
 def lines(verdict: dict) -> list[str]:
-    """The verdict for people."""
+    """The verdict for people: what is wrong, and what others did, which may be why."""
     head = f"{verdict['verdict']}: {verdict['ready']} of {verdict['checked']} objects ready, release {verdict['release']} on {verdict['server']}"
     found = [head]
     for problem in verdict["problems"]:
         pod = f" (pod {problem['pod']})" if problem.get("pod") else ""
         found.append(f"{problem['object']}{pod}: {problem['reason']}: {problem['message']}")
         found += details(problem)
-    return found
+    found += [f"changed by others since it was released: {line}" for line in verdict["changed_by_others"]]
+    found += [f"  hint: {DRIFT_HINT}"] if verdict["changed_by_others"] else []
+    return found + [f"not of this platform, in a namespace of it: {line}" for line in verdict["strangers"]]

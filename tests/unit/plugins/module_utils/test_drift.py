@@ -89,6 +89,14 @@ def test_replicas_are_nobodys_business_where_an_autoscaler_owns_them():
     assert found(deployment(replicas_by("kubectl"), replicas=5), scaled=True) == []
 
 
+def test_no_replicas_at_all_are_drift_under_an_autoscaler_too():
+    """Red where whatever the replicas are counts as the autoscaler's: at none, it is switched off."""
+    live = deployment(replicas=0)
+    look = [findings(REF, "app", live, RELEASED, True, least=least) for least in (2, 0)]
+    assert [(f.kind, readable(f.path), f.expected, f.found) for f in look[0]] == [("changed", "spec.replicas", 2, 0)] and look[1] == []
+    assert findings(REF, "app", deployment(replicas=1), RELEASED, True, least=2) == []
+
+
 def test_values_of_secrets_are_hidden_wherever_they_are():
     fields = {"f:data": {"f:key": {}}, "f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/last-applied-configuration": {}}, "f:labels": {"f:a": {}}}}
     meta = {"name": "s", "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "c2VjcmV0"}, "labels": {"a": "b"}}

@@ -1,0 +1,210 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""On call: a platform is broken by kubectl in many ways. verify names the cause, one command mends it, and it stays mended."""
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import time
+import typing as t
+
+import pytest
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
+from bundles import Platform, obj, pod, workload
+from cluster import NAME, kubectl
+from live import until
+from living import API, autoscaler, delete, edit, path, secret, settings, space, there
+
+LOOK_SECONDS = 20
+SERVE = """
+import http.server, os, sys
+if os.environ["RATE"] != "1" or "BAD" in os.environ: sys.exit("rate is " + os.environ["RATE"] + ", bad is " + os.environ.get("BAD", "not set"))
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8080), Answer).serve_forever()
+"""
+
+
+# --- the platform ----------------------------------------------------------------------------------------------------
+
+
+def web(namespace: str) -> dict:
+    names = [{"name": "RATE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "rate"}}}]
+    template = pod("web", f"exec python3 -c '{SERVE}'", env=names, envFrom=[{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "key"}}])
+    template["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
+    template["spec"]["serviceAccountName"] = "web"
+    body = workload("Deployment", "web", namespace, template)
+    del body["spec"]["replicas"]  # they are the autoscaler's
+    return body
+
+
+def service(namespace: str) -> dict:
+    return obj("v1", "Service", "web", namespace, spec={"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]})
+
+
+def account(namespace: str) -> dict:
+    return obj("v1", "ServiceAccount", "web", namespace)
+
+
+def rule(namespace: str, name: str, **spec: t.Any) -> dict:
+    return obj("networking.k8s.io/v1", "NetworkPolicy", name, namespace, spec={"podSelector": {}, "policyTypes": ["Ingress"], **spec})
+
+
+def quota(namespace: str, pods: str = "20") -> dict:
+    return obj("v1", "ResourceQuota", "all", namespace, spec={"hard": {"pods": pods}})
+
+
+def bundle(namespace: str) -> dict[str, list[dict]]:
+    room = [space(namespace), quota(namespace), rule(namespace, "web", ingress=[{}]), account(namespace)]
+    return {"base": room, "app": [settings(namespace), secret(namespace, "key"), web(namespace), service(namespace), autoscaler(namespace, "web", least=2)]}
+
+
+def answers(namespace: str) -> bool:
+    """Whether a client gets an answer through the Service, from outside of the cluster."""
+    if not there(service(namespace)):
+        return False
+    node = API.need("GET", f"/api/v1/nodes/{NAME}-worker")["status"]["addresses"]
+    port = API.need("GET", path(service(namespace)))["spec"]["ports"][0]["nodePort"]
+    client = http.client.HTTPConnection(next(each["address"] for each in node if each["type"] == "InternalIP"), port, timeout=2)
+    try:
+        client.request("GET", "/")
+        return client.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        client.close()
+
+
+# --- ways to break it ------------------------------------------------------------------------------------------------
+
+
+def pods_restart(namespace: str) -> None:
+    kubectl("delete", "pods", "-n", namespace, "-l", "app=web", "--wait=false")
+
+
+def image(namespace: str) -> None:
+    kubectl("set", "image", "-n", namespace, "deployment/web", "main=genai-platform/nowhere:1")
+    pods_restart(namespace)
+
+
+def setting(namespace: str) -> None:
+    edit(settings(namespace), {"data": {"rate": "7"}})
+    pods_restart(namespace)
+
+
+def added_key(namespace: str) -> None:
+    edit(settings(namespace), {"data": {"BAD": "yes"}})
+    pods_restart(namespace)
+
+
+def no_rule(namespace: str) -> None:
+    kubectl("delete", "networkpolicy", "-n", namespace, "web")
+
+
+def no_room(namespace: str) -> None:
+    edit(quota(namespace), {"spec": {"hard": {"pods": "0"}}})
+    pods_restart(namespace)
+
+
+def no_account(namespace: str) -> None:
+    delete(account(namespace))
+    pods_restart(namespace)
+
+
+def no_secret(namespace: str) -> None:
+    delete(secret(namespace, "key"))
+    pods_restart(namespace)
+
+
+def selector(namespace: str) -> None:
+    edit(service(namespace), {"spec": {"selector": {"app": "wbe"}}})
+
+
+def no_autoscaler(namespace: str) -> None:
+    delete(autoscaler(namespace, "web"))
+    kubectl("scale", "-n", namespace, "deployment/web", "--replicas=0")
+
+
+def switched_off(namespace: str) -> None:
+    kubectl("scale", "-n", namespace, "deployment/web", "--replicas=0")
+
+
+def no_service(namespace: str) -> None:
+    delete(service(namespace))
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """`cause`: what verify has to say. `down`: whether clients notice."""
+
+    make: t.Callable[[str], None]
+    cause: tuple[str, ...]
+    down: bool = True
+
+
+WAYS = {
+    "a wrong image": Way(image, ("Deployment {0}/web", "genai-platform/nowhere:1", "changed by others since it was released: Deployment {0}/web")),
+    "a setting edited": Way(setting, ("rate is 7", "changed by others since it was released: ConfigMap {0}/settings (kubectl-edit")),
+    "a key added": Way(added_key, ("bad is yes", "changed by others since it was released: ConfigMap {0}/settings (kubectl-edit")),
+    "a NetworkPolicy deleted": Way(no_rule, ("NetworkPolicy {0}/web: Missing",), down=False),
+    "a quota of nothing": Way(no_room, ("exceeded quota", "changed by others since it was released: ResourceQuota {0}/all")),
+    "the account deleted": Way(no_account, ("ServiceAccount {0}/web: Missing", 'serviceaccount "web" not found')),
+    "a Secret deleted": Way(no_secret, ("Secret {0}/key: Missing", 'secret "key" not found')),
+    "another selector": Way(selector, ("Service {0}/web: NoEndpoints", "app=wbe", "changed by others since it was released: Service {0}/web")),
+    "no autoscaler, no replicas": Way(no_autoscaler, ("HorizontalPodAutoscaler {0}/web: Missing", "Service {0}/web: NoEndpoints")),
+    "no replicas": Way(switched_off, ("HorizontalPodAutoscaler {0}/web: ScalingDisabled", "Service {0}/web: NoEndpoints")),
+    "the Service deleted": Way(no_service, ("Service {0}/web: Missing",)),
+}
+
+
+def look(platform: Platform, timeout: float = LOOK_SECONDS) -> tuple[str, str]:
+    """(verdict, its lines)."""
+    run = platform.releaser()
+    verdict = verify(run.cluster, run.ledger, None, timeout, lambda _line: None)
+    return verdict["verdict"], "\n".join(lines(verdict))
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_what_kubectl_breaks_is_named_and_mended(living, figure, name):
+    """Red where verify says "healthy" to who gets no answer, or where the repair is undone."""
+    way, platform = WAYS[name], living(f"call{[*WAYS].index(name)}")
+    where = platform.name
+    platform.deploy(bundle(where))
+    until("clients are answered", lambda: answers(where))
+    assert look(platform)[0] == "healthy"
+    way.make(where)
+    if way.down:
+        until("clients notice", lambda: not answers(where))
+    verdict, said = look(platform)
+    lacking = [each.format(where) for each in way.cause if each.format(where) not in said]
+    assert verdict != "healthy" and not lacking, f"{lacking} is not in:\n{said}"
+    started = time.monotonic()
+    result = drift(platform.releaser(), True, None, [])
+    until("clients are answered again", lambda: answers(where))
+    seconds = time.monotonic() - started
+    assert result["fixed"] and result["not_ready"] == [], result["not_ready"]
+    assert platform.drift() == []
+    verdict, said = look(platform, 60)
+    assert verdict == "healthy", said
+    figure(f"on call, {name}: cause named / mended by drift.yml, answered after, s", f"yes / {seconds:.0f}")
+
+
+def test_what_strangers_put_beside_the_platform_is_named(living, figure):
+    """Users, 15. Red where a policy, or a quota, that somebody else makes in the platform's namespace is reported by nobody."""
+    platform = living("strangers")
+    where = platform.name
+    platform.deploy(bundle(where))
+    kubectl("create", "quota", "-n", where, "theirs", "--hard=pods=1")
+    API.need("POST", f"/apis/networking.k8s.io/v1/namespaces/{where}/networkpolicies", rule(where, "emergency-lockdown"), fieldManager="kubectl-create")
+    verdict, said = look(platform)
+    assert f"NetworkPolicy {where}/emergency-lockdown (kubectl-create" in said and f"ResourceQuota {where}/theirs (kubectl-create" in said, said
+    assert verdict == "healthy", "they stop nothing that runs"
+    pods_restart(where)
+    until("pods are refused", lambda: (there(web(where)) or {}).get("status", {}).get("readyReplicas", 0) < 2)
+    verdict, said = look(platform)
+    assert verdict != "healthy" and "exceeded quota: theirs" in said, said
+    figure("on call, a quota and a NetworkPolicy of strangers: named, and told when pods are refused", "yes")
