@@ -65,13 +65,14 @@ def _short(value: t.Any, most: int = 60) -> str:
 
 
 def findings(
-    ref: Ref, component: str, live: dict, expected: dict, scaled: bool, ignored: t.Collection[str] = (), taken_over: bool = False, least: int = 0
+    ref: Ref, component: str, live: dict, expected: dict, scaled: bool, ignored: t.Collection[str] = (), taken_over: bool = False,
+    least: int = 0,
 ) -> list[Finding]:
     """The differences between `live` and `expected` (the server's dry-run answer to a forced apply of the description).
 
     `scaled`: an autoscaler owns the replicas; `least`: its minimum. Without any it does nothing, so that none at all is no number of its
-    own (and who set it is not known: Kubernetes keeps no owner of a scale of zero). `ignored`: patterns of further managers whose additions are no drift. `taken_over`: the
-    object was there before the platform, and what others have in it is theirs.
+    own (and who set it is not known: Kubernetes keeps no owner of a scale of zero). `ignored`: patterns of further managers whose
+    additions are no drift. `taken_over`: the object was there before the platform, and what others have in it is theirs.
     """
     ours = owned_fields(expected) or {".": {}}  # an empty tree would mean everything
     entries = live["metadata"].get("managedFields") or []

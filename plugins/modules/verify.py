@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: verify
-short_description: Wait until everything that was released is there and ready, and say at once what never will be
+short_description: Wait until everything that was released is there, ready and answering, and say at once what never will be
 version_added: 0.2.0
 author: genai.platform authors (@genai-platform)
 description:
@@ -16,6 +16,10 @@ description:
   - Ends as soon as something cannot get better by itself. That is an image that cannot be pulled, a container that crashes or runs
     out of memory, a pod that quota, Pod Security or a webhook refuses or that no node fits, a claim that is not bound,
     a readiness probe that keeps failing, a failed Job, a missing Secret or ConfigMap, a deleted object or kind.
+  - A Service of the platform without an endpoint that is ready is not healthy, unless no pod is meant to be there. Nor is a
+    HorizontalPodAutoscaler whose workload has no replicas, for there it does nothing.
+  - Names, beside the verdict, what others have changed since it was released, and policies, quotas, limits and autoscalers in its
+    namespaces that are no platform's.
   - A readiness probe is given three times what it allows itself, at least 10 seconds. A container that starts slowly needs a
     startup probe, which is waited for as long as it says.
   - Fails when the platform is not healthy. When it could not be looked at, the host counts as unreachable instead, so that
@@ -85,6 +89,22 @@ problems:
       event: Back-off restarting failed container api
       log: ["GENAI_MAX_BATCH_SIZE='0': Input should be greater than or equal to 1"]
       hint: the container starts and ends again; its last log lines say why
+changed_by_others:
+  description: >-
+    Released objects in which others have changed what was applied, with who wrote to them last and when. M(genai.platform.drift) shows the
+    fields.
+  returned: when the cluster could be looked at
+  type: list
+  elements: str
+  sample: ['ConfigMap inference/inference (kubectl-edit, 2026-01-01T00:00:00Z)']
+strangers:
+  description: >-
+    NetworkPolicies, ResourceQuotas, LimitRanges and HorizontalPodAutoscalers in the platform's namespaces that are no platform's, with who
+    wrote to them last and when.
+  returned: when the cluster could be looked at
+  type: list
+  elements: str
+  sample: ['NetworkPolicy inference/emergency-lockdown (kubectl-create, 2026-01-01T00:00:00Z)']
 lines:
   description: The verdict for people.
   returned: when the cluster could be looked at

@@ -13,8 +13,8 @@ SCALER = Ref("autoscaling", "HorizontalPodAutoscaler", "ns", "web")
 SHOP = {"app": "shop"}
 
 
-def service(selector=SHOP, **spec):
-    return {"metadata": {"name": "web", "namespace": "ns"}, "spec": {"selector": selector, **spec}}
+def service(**spec):
+    return {"metadata": {"name": "web", "namespace": "ns"}, "spec": {"selector": SHOP, **spec}}
 
 
 def slice_of(*ready, name="web", namespace="ns"):
@@ -22,9 +22,10 @@ def slice_of(*ready, name="web", namespace="ns"):
     return {"metadata": {"name": f"{name}-x", "namespace": namespace, "labels": {_answers.SERVICE_NAME: name}}, "endpoints": ends}
 
 
-def deployment(replicas=2, owned=False, labels=SHOP):
+def deployment(replicas=2, owned=False, **labels):
     entries = [{"manager": MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}} if owned else {}}}]
-    return {"metadata": {"name": "web", "managedFields": entries}, "spec": {"replicas": replicas, "template": {"metadata": {"labels": {**labels, "more": "x"}}}}}
+    template = {"metadata": {"labels": {**SHOP, "more": "x", **labels}}}
+    return {"metadata": {"name": "web", "managedFields": entries}, "spec": {"replicas": replicas, "template": template}}
 
 
 @pytest.mark.parametrize(("slices", "answered"), [
@@ -36,7 +37,7 @@ def test_a_service_answers_with_one_endpoint_that_is_ready(slices, answered):
     assert [each.reason for each in silent({WEB: service(), WORKLOAD: deployment()}, slices)] == ([] if answered else ["NoEndpoints"])
 
 
-@pytest.mark.parametrize("about", [service({}), service(None), service(type="ExternalName")])
+@pytest.mark.parametrize("about", [service(selector={}), service(selector=None), service(type="ExternalName")])
 def test_what_has_endpoints_of_its_own_is_not_judged(about):
     assert silent({WEB: about}, []) == []
 
@@ -50,7 +51,7 @@ QUEUE = Ref("keda.sh", "ScaledObject", "ns", "web")
 
 @pytest.mark.parametrize(("workload", "more", "says"), [
     (deployment(), {}, "none of the pods that it selects (app=shop) is ready"),
-    (deployment(labels={"app": "other"}), {}, "it selects app=shop, which no workload of the platform has"),
+    (deployment(app="other"), {}, "it selects app=shop, which no workload of the platform has"),
     (deployment(0, owned=True), {}, ""),  # released without replicas
     (deployment(0), {QUEUE: keda()}, ""),
     (deployment(0), {QUEUE: keda(minReplicaCount=1)}, "none of the pods"),
