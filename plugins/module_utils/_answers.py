@@ -8,10 +8,10 @@ import collections
 import dataclasses
 import typing as t
 
-from ._fields import CONTROLLERS, MANAGER, REPLICAS_MANAGER, applied_fingerprint, is_scaled, owned_fields
+from ._fields import CONTROLLERS, MANAGER, REPLICAS_MANAGER, applied_fingerprint, is_scaled, own_entry, owned_fields
 from ._health import WORKLOADS
-from ._manifest import LABEL_PLATFORM, Ref
-from ._plan import Record, record_key
+from ._manifest import LABEL_PLATFORM, Ref, hpa_targets
+from ._plan import TAKEN_OVER, Record, ref_from_key
 
 SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Service
 DRIFT_HINT = "ansible-playbook drift.yml shows what was changed by hand, and -e fix=true puts it back"
@@ -30,10 +30,10 @@ class Silence:
     hint: str
 
 
-def silent(live: Live, slices: t.Iterable[dict]) -> list[Silence]:
-    """Services that no pod answers for, and autoscalers that do nothing. `live`: the platform's objects; `slices`: the EndpointSlices
-    of their namespaces."""
-    return [*_unanswered(live, _endpoints(slices)), *_idle(live)]
+def silent(judged: Live, live: Live, slices: t.Iterable[dict], touched: t.Container[Ref] = ()) -> list[Silence]:
+    """Services that no pod answers for, and autoscalers that do nothing. `judged`: what the platform has released; `live`: that, and what
+    others have made with its labels; `slices`: the EndpointSlices of their namespaces; `touched`: see `edited`."""
+    return [*_unanswered(judged, live, _endpoints(slices), touched), *_idle(judged, live)]
 
 
 def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]:
@@ -46,19 +46,20 @@ def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]
     return ready
 
 
-def _unanswered(live: Live, ready: t.Mapping[tuple[str, str], int]) -> t.Iterator[Silence]:
-    for ref, service in live.items():
+def _unanswered(judged: Live, live: Live, ready: t.Mapping[tuple[str, str], int], touched: t.Container[Ref]) -> t.Iterator[Silence]:
+    """A Service for which no workload of ours has pods is an operator's, a CronJob's or somebody's business, unless it, or a workload
+    beside it, is not what was released."""
+    for ref, service in judged.items():
         spec = service.get("spec") or {}
         selector = spec.get("selector")
         if (ref.group, ref.kind) != ("", "Service") or not selector or spec.get("type") == "ExternalName" or ready[ref.namespace, ref.name]:
             continue
-        chosen = [obj for other, obj in live.items() if other.namespace == ref.namespace and other.kind in WORKLOADS and _selects(selector, obj)]
-        if chosen and all(_none_wanted(ref.namespace, obj, live) for obj in chosen):
-            continue
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        if chosen:
+        beside = {other: obj for other, obj in live.items() if other.namespace == ref.namespace and other.kind in WORKLOADS}
+        chosen = {other: obj for other, obj in beside.items() if _selects(selector, obj)}
+        if any(not _none_wanted(other, obj, live) for other, obj in chosen.items()):
             yield Silence(ref, "NoEndpoints", f"none of the pods that it selects ({labels}) is ready", BESIDE_HINT)
-        else:
+        elif not chosen and (ref in touched or any(other in touched for other in beside)):
             yield Silence(ref, "NoEndpoints", f"it selects {labels}, which no workload of the platform has, and no pod answers", DRIFT_HINT)
 
 
@@ -67,62 +68,76 @@ def _selects(selector: dict, workload: dict) -> bool:
     return selector.items() <= labels.items()
 
 
-def _none_wanted(namespace: str, workload: dict, live: Live) -> bool:
-    """Whether it has no replicas because it was released so, or because KEDA may have found nothing to do; not because somebody took
-    them away."""
+def _none_wanted(ref: Ref, workload: dict, live: Live) -> bool:
+    """Whether no pod is meant to be there: none was released, no node is for it, or KEDA may have found nothing to do. Not because
+    somebody took them away. Of a Job, its own state says what there is to say."""
+    if ref.kind in ("Job", "DaemonSet"):
+        return ref.kind == "Job" or not workload.get("status", {}).get("desiredNumberScheduled")
     if workload["spec"].get("replicas") != 0:
         return False
-    to_zero = (
-        obj["spec"].get("scaleTargetRef", {}).get("name") for ref, obj in live.items()
-        if ref.kind == "ScaledObject" and ref.namespace == namespace and not obj["spec"].get("minReplicaCount")
-    )
-    return "f:replicas" in owned_fields(workload).get("f:spec", {}) or workload["metadata"].get("name") in to_zero
+    beside = (obj for other, obj in live.items() if other.kind == "ScaledObject" and other.namespace == ref.namespace)
+    to_zero = {(obj["spec"].get("scaleTargetRef") or {}).get("name") for obj in beside if _may_be_none(obj)}
+    return "f:replicas" in owned_fields(workload).get("f:spec", {}) or ref.name in to_zero
 
 
-def _idle(live: Live) -> t.Iterator[Silence]:
+def _may_be_none(scaled: dict) -> bool:
+    """Of a ScaledObject (keda.sh, "ScaledObject specification")."""
+    paused = (scaled["metadata"].get("annotations") or {}).get("autoscaling.keda.sh/paused-replicas") == "0"
+    return paused or not scaled["spec"].get("minReplicaCount") or scaled["spec"].get("idleReplicaCount") == 0
+
+
+def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
     """A HorizontalPodAutoscaler leaves a workload without replicas alone: that is how it is switched off (kubernetes.io, "Implicit
     maintenance-mode deactivation")."""
     workloads = {(ref.namespace, ref.kind, ref.name): obj for ref, obj in live.items() if ref.kind in WORKLOADS}
-    for ref, scaler in live.items():
-        if ref.kind != "HorizontalPodAutoscaler":
-            continue
-        target = scaler["spec"]["scaleTargetRef"]
-        found = workloads.get((ref.namespace, target["kind"], target["name"]))
-        least = scaler["spec"].get("minReplicas", 1)
-        if found and least and found["spec"].get("replicas") == 0:
-            message = f"{target['kind']} {target['name']} has 0 replicas, where it does nothing; its minimum is {least}"
-            yield Silence(ref, "ScalingDisabled", message, DRIFT_HINT)
+    for ref, scaler in judged.items():
+        for target, least in hpa_targets([{"kind": ref.kind, **scaler}]).items():
+            if least and workloads.get(target, {}).get("spec", {}).get("replicas") == 0:
+                _namespace, kind, name = target
+                yield Silence(ref, "ScalingDisabled", f"{kind} {name} has 0 replicas, where it does nothing; its minimum is {least}", DRIFT_HINT)
 
 
 # --- what others did -------------------------------------------------------------------------------------------------
 
 
-def changed(record: Record, live: Live) -> list[str]:
-    """Lines about objects in which others have changed what we applied, by what the ledger remembers of it; and about settings in which
-    they have written anything: there a key that was added is a change, too."""
-    prints = {key: known for objects in record.values() for key, known in objects.items()}
-    found = []
-    for ref, obj in sorted(live.items()):
-        applied = prints.get(record_key(ref), ["", ""])[1:2]
-        edited = not is_scaled(obj) and applied_fingerprint(obj) != applied[0] if applied else False
-        if edited or (ref.kind in SETTINGS and by_whom(obj)):
-            found.append(f"{ref}{by_whom(obj)}")
-    return found
+def edited(record: Record, live: Live) -> list[Ref]:
+    """Objects in which others have changed what we applied, by what the ledger remembers of it; and settings into which they have
+    written since: there a key that was added is a change, too. What an autoscaler of others has taken over cannot be told."""
+    targets = hpa_targets({"kind": ref.kind, **obj} for ref, obj in live.items())
+    return [ref for ref, known in _known(record) if ref in live and _is_edited(ref, live[ref], known, targets)]
 
 
-def strangers(objects: t.Iterable[tuple[Ref, dict]]) -> list[str]:
+def _known(record: Record) -> t.Iterator[tuple[Ref, list[str]]]:
+    return ((ref_from_key(key), prints) for objects in record.values() for key, prints in sorted(objects.items()))
+
+
+def _is_edited(ref: Ref, obj: dict, known: list[str], targets: t.Container[tuple[str, str, str]]) -> bool:
+    ours = own_entry(obj)
+    if known[2:] == [TAKEN_OVER] or ours.get("apiVersion", obj["apiVersion"]) != obj["apiVersion"]:
+        return False  # others may have written before us; and in other words the same is another print
+    added = ref.kind in SETTINGS and any(
+        each.get("time", "") > ours.get("time", "") and not {"f:data", "f:binaryData"}.isdisjoint(each.get("fieldsV1") or {}) for each in _others(obj)
+    )
+    left = is_scaled(obj) and (ref.namespace, ref.kind, ref.name) not in targets
+    return added or (not left and known[1:2] != [applied_fingerprint(obj)])
+
+
+def strangers(objects: t.Iterable[tuple[Ref, dict]], platform: str, known: t.Container[Ref]) -> list[str]:
     """Lines about what acts on a whole namespace, is no platform's, and belongs to nothing else."""
     return [
         f"{ref}{by_whom(obj)}" for ref, obj in sorted(objects, key=lambda item: item[0])
-        if LABEL_PLATFORM not in (obj["metadata"].get("labels") or {}) and not obj["metadata"].get("ownerReferences")
+        if ref not in known and (obj["metadata"].get("labels") or {}).get(LABEL_PLATFORM, platform) == platform and not obj["metadata"].get("ownerReferences")
     ]
 
 
 def by_whom(obj: dict) -> str:
     """Who wrote to an object last, we and the cluster's own controllers aside: ` (kubectl-edit, 2026-01-01T00:00:00Z)`."""
-    entries = [
+    last = max(_others(obj), key=lambda each: each.get("time", ""), default=None)
+    return f" ({last.get('manager') or 'unknown'}, {last.get('time', '')})" if last else ""
+
+
+def _others(obj: dict) -> list[dict]:
+    return [
         each for each in obj["metadata"].get("managedFields") or []
-        if each["manager"] not in (MANAGER, REPLICAS_MANAGER, *CONTROLLERS) and each.get("subresource") != "status"
+        if each.get("manager") not in (MANAGER, REPLICAS_MANAGER, *CONTROLLERS) and each.get("subresource") != "status"
     ]
-    last = max(entries, key=lambda each: each.get("time", ""), default=None)
-    return f" ({last['manager']}, {last.get('time', '')})" if last else ""

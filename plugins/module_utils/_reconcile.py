@@ -65,8 +65,8 @@ def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Fi
             return [Finding(action.ref, action.component, DELETED)]
         if action.live is None:
             return []  # a Job that cleaned up after itself
-        least = scaled.get((action.ref.namespace, action.ref.kind, action.ref.name), 0)
-        by_autoscaler = action.leave_replicas or bool(least)
+        key = (action.ref.namespace, action.ref.kind, action.ref.name)
+        by_autoscaler, least = action.leave_replicas or key in scaled, scaled.get(key, 0)
         try:
             expected = action.live if action.verb == UNCHANGED else _expected(releaser, action)
         except ApiError as exc:
@@ -94,7 +94,10 @@ def _only(plan: Plan, found: list[Finding]) -> None:
         if action.desired and action.verb in (UNCHANGED, UPDATE):
             action.verb = UPDATE if action.ref in differing else UNCHANGED
             action.strip = tuple(f.path for f in found if f.ref == action.ref and f.kind == ADDED)
-            switched_off = [f.expected for f in found if f.ref == action.ref and f.path == REPLICAS and "replicas" not in action.body.get("spec", {})]
+            switched_off = [
+                f.expected for f in found
+                if (f.ref, f.kind, f.path) == (action.ref, CHANGED, REPLICAS) and "replicas" not in action.body.get("spec", {})
+            ]
             action.hold_replicas = next(iter(switched_off), action.hold_replicas)
 
 

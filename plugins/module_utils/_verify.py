@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ._answers import DRIFT_HINT, changed, silent, strangers
+from ._answers import DRIFT_HINT, by_whom, edited, silent, strangers
 from ._cluster import Cluster
 from ._errors import ApiError, Hopeless, InvalidInput, TimedOut
 from ._health import not_ready
@@ -47,7 +47,10 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
     verdict = FAILED if problems else verdict
     problems += found
     there = {ref: obj for ref, obj in {**live, **waiter.live}.items() if not obj["metadata"].get("deletionTimestamp")}
-    problems += _silent(cluster, there)
+    judged = {ref: obj for ref, obj in there.items() if ref in refs}
+    changed = edited(record, judged)
+    silences, unseen = _silent(cluster, judged, there, changed, ENDPOINT_SECONDS if verdict == HEALTHY else 0)
+    problems += silences
     if problems and verdict == HEALTHY:
         verdict = FAILED
     checked = len(_recorded(record))
@@ -61,8 +64,9 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
         "checked": checked,
         "ready": checked - len({str(ref) for ref in waiter.waiting} | {problem["object"] for problem in problems}),
         "problems": problems,
-        "changed_by_others": changed(record, there),
-        "strangers": strangers(_in_the_room(cluster, {ref.namespace for ref in there} - {""})),
+        "changed_by_others": [f"{ref}{by_whom(judged[ref])}" for ref in sorted(changed)],
+        "strangers": strangers(_in_the_room(cluster, {ref.namespace for ref in judged} - {""}), ledger.platform, set(_recorded(state.record))),
+        "not_checked": unseen,
         "seconds": round(time.monotonic() - started, 1),
         "requests": dict(cluster.requests),
     }
@@ -77,16 +81,19 @@ def _waited(waiter: Waiter, timeout: float) -> tuple[str, list[dict]]:
     return HEALTHY, []
 
 
-def _silent(cluster: Cluster, live: dict[Ref, dict]) -> list[dict]:
-    """What is there, and does nothing for who needs it; asked again for a while, because endpoints follow their pods."""
-    spaces = sorted({ref.namespace for ref in live if ref.kind == "Service" and not ref.group})
-    deadline = time.monotonic() + ENDPOINT_SECONDS
+def _silent(cluster: Cluster, judged: dict[Ref, dict], live: dict[Ref, dict], changed: t.Collection[Ref], seconds: float) -> tuple[list[dict], list[str]]:
+    """(problems, what could not be looked at) of what is there, and does nothing for who needs it. Endpoints follow their pods: they are
+    asked again for some seconds."""
+    spaces = sorted({ref.namespace for ref in judged if ref.kind == "Service" and not ref.group})
+    deadline = time.monotonic() + seconds
     while True:
         listed = dict(zip(spaces, cluster.each(lambda space: _listed(cluster, SLICES, space), spaces)))
-        seen = {ref: obj for ref, obj in live.items() if ref.kind != "Service" or listed.get(ref.namespace) is not None}
-        found = silent(seen, (each for slices in listed.values() for each in slices or ()))
+        unseen = [space for space, slices in listed.items() if slices is None]
+        seen = {ref: obj for ref, obj in judged.items() if ref.kind != "Service" or ref.namespace not in unseen}
+        found = silent(seen, live, (each for slices in listed.values() for each in slices or ()), changed)
         if not any(each.ref.kind == "Service" for each in found) or time.monotonic() >= deadline:
-            return [_problem(each.ref, each.reason, each.message, each.hint) for each in found]
+            problems = [_problem(each.ref, each.reason, each.message, each.hint) for each in found]
+            return problems, [f"the endpoints of Services in {space}: this identity may not list EndpointSlices there" for space in unseen]
         time.sleep(0.5)
 
 
@@ -144,6 +151,7 @@ def lines(verdict: dict) -> list[str]:
         pod = f" (pod {problem['pod']})" if problem.get("pod") else ""
         found.append(f"{problem['object']}{pod}: {problem['reason']}: {problem['message']}")
         found += details(problem)
+    found += [f"not looked at: {line}" for line in verdict["not_checked"]]
     found += [f"changed by others since it was released: {line}" for line in verdict["changed_by_others"]]
     found += [f"  hint: {DRIFT_HINT}"] if verdict["changed_by_others"] else []
     return found + [f"not of this platform, in a namespace of it: {line}" for line in verdict["strangers"]]

@@ -16,8 +16,8 @@ description:
   - Ends as soon as something cannot get better by itself. That is an image that cannot be pulled, a container that crashes or runs
     out of memory, a pod that quota, Pod Security or a webhook refuses or that no node fits, a claim that is not bound,
     a readiness probe that keeps failing, a failed Job, a missing Secret or ConfigMap, a deleted object or kind.
-  - A Service of the platform without an endpoint that is ready is not healthy, unless no pod is meant to be there. Nor is a
-    HorizontalPodAutoscaler whose workload has no replicas, for there it does nothing.
+  - A Service of the platform is not healthy when a workload of the platform should answer for it and no endpoint is ready, or when it
+    was changed so that no workload does. Nor is a HorizontalPodAutoscaler whose workload has no replicas, for there it does nothing.
   - Names, beside the verdict, what others have changed since it was released, and policies, quotas, limits and autoscalers in its
     namespaces that are no platform's.
   - A readiness probe is given three times what it allows itself, at least 10 seconds. A container that starts slowly needs a
@@ -105,6 +105,11 @@ strangers:
   type: list
   elements: str
   sample: ['NetworkPolicy inference/emergency-lockdown (kubectl-create, 2026-01-01T00:00:00Z)']
+not_checked:
+  description: What this identity may not look at, so that nothing is said of it.
+  returned: when the cluster could be looked at
+  type: list
+  elements: str
 lines:
   description: The verdict for people.
   returned: when the cluster could be looked at

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._apply import apply_plan
-from ansible_collections.genai.platform.plugins.module_utils._drift import findings
+from ansible_collections.genai.platform.plugins.module_utils._drift import REPLICAS, Finding, findings
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NotPermitted
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Desired, Ref
-from ansible_collections.genai.platform.plugins.module_utils._plan import UPDATE, Action, Plan
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils._plan import UNCHANGED, UPDATE, Action, Plan
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import _only, drift
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from fake import FakeCluster
 from story import config, configmap, deploy, obj, releaser
@@ -95,6 +95,18 @@ def test_no_replicas_at_all_are_drift_under_an_autoscaler_too():
     look = [findings(REF, "app", live, RELEASED, True, least=least) for least in (2, 0)]
     assert [(f.kind, readable(f.path), f.expected, f.found) for f in look[0]] == [("changed", "spec.replicas", 2, 0)] and look[1] == []
     assert findings(REF, "app", deployment(replicas=1), RELEASED, True, least=2) == []
+
+
+@pytest.mark.parametrize(("finding", "held", "stripped"), [
+    (Finding(REF, "app", "changed", REPLICAS, 2, 0), 2, ()),  # its autoscaler was switched off
+    (Finding(REF, "app", "added", REPLICAS, found=3), None, (REPLICAS,)),  # by hand, where nobody released a number
+])  # fmt: skip
+def test_replicas_are_given_back_or_taken_out(finding, held, stripped):
+    """Red where a number that was added counts as one that was expected: it has none."""
+    body = {**RELEASED, "spec": {"template": RELEASED["spec"]["template"]}}
+    action = Action(UNCHANGED, REF, "app", None, 0, Desired("app", REF, body, 0, ""), deployment(replicas=0))
+    _only(Plan([action]), [finding])
+    assert (action.verb, action.hold_replicas, action.strip) == (UPDATE, held, stripped)
 
 
 def test_values_of_secrets_are_hidden_wherever_they_are():
