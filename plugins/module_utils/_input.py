@@ -13,8 +13,8 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import Interrupted, InvalidInput
-from ._ledger import Ledger
-from ._plan import ref_from_key
+from ._ledger import Ledger, State
+from ._plan import CREATE, DELETE, UPDATE, ref_from_key
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -52,6 +52,24 @@ def who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def history(state: State) -> list[str]:
+    """A line for each kept release, the newest first: number, time, what became of it, who and why, and what it changed. `*` marks the
+    one that is deployed."""
+    current = state.current["number"] if state.current else None
+    return [_release_line(release, "*" if release["number"] == current else " ") for release in reversed(state.releases)]
+
+
+def _release_line(release: dict, mark: str) -> str:
+    back = f", back to {release['rolled_back_to']}" if release.get("rolled_back_to") else ""
+    why = f": {release['why']}" if release.get("why") else ""
+    changes = " ".join(
+        f"{component} +{row.get(CREATE, 0)} ~{row.get(UPDATE, 0)} -{row.get(DELETE, 0)}" for component, row in sorted((release.get("changes") or {}).items())
+        if any(row.get(verb) for verb in (CREATE, UPDATE, DELETE))
+    )
+    error = f"; {release['error']}" if release.get("error") else ""
+    return f"{mark} {release['number']:>4}  {release['at']}  {release['status']}{back}  by {release['by']}{why}  {changes}{error}".rstrip()
+
+
 def described(cluster: Cluster, ledger: Ledger) -> dict:
     """The result of `release_info`."""
     openshift = cluster.is_openshift()
@@ -61,6 +79,7 @@ def described(cluster: Cluster, ledger: Ledger) -> dict:
     return {
         "changed": False,
         "releases": state.releases,
+        "lines": history(state),
         "current": state.current,
         "objects": objects,
         "interrupted": interrupted,

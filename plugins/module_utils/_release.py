@@ -121,7 +121,8 @@ class Releaser:
             )
         # A return of some components is a state of its own: what came before it is what it changed.
         number = None if components else target["number"]
-        return self._release(Target(self.described(target, chosen), chosen, self._spared, number, back=True), state)
+        result = self._release(Target(self.described(target, chosen), chosen, self._spared, number, back=True), state)
+        return {**result, "returns_to": target["number"]}
 
     def tear_down(self, state: State, spared: t.Callable[[Ref], bool]) -> dict:
         """Removes everything that was released but what `spared` names. The ledger stays, so that even this can be undone."""
@@ -481,6 +482,7 @@ class Releaser:
             "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],
             "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
             "ledger": [],
+            "returns_to": None,
         }
 
     def _changes(self, plan: Plan, afters: dict[Action, dict]) -> dict:

@@ -221,6 +221,10 @@ scaled:
   returned: success
   type: list
   elements: str
+returns_to:
+  description: With O(state=rolled_back), the number of the release that is returned to; null otherwise.
+  returned: success
+  type: int
 not_ready:
   description: >-
     What is not ready when the run ends and did not fail it: what was broken before and to which the run did not write, and what it may

@@ -43,6 +43,12 @@ releases:
   returned: success
   type: list
   elements: dict
+lines:
+  description: The kept releases for people, the newest first, each with what it changed.
+  returned: success
+  type: list
+  elements: str
+  sample: ['*    2  2026-01-02T00:00:00Z  deployed  by ada: more pods  inference_app +0 ~1 -0']
 current:
   description: The release that is deployed; null on an empty platform.
   returned: success

@@ -244,7 +244,7 @@ def test_refused(ways, check, words, said):
     assert check.nothing_deleted(" ".join(words), run) == []
 
 
-@pytest.mark.parametrize("playbook", ["rollback", "drift", "verify", "teardown", "unlock"])
+@pytest.mark.parametrize("playbook", ["rollback", "drift", "verify", "history", "teardown", "unlock"])
 def test_a_misspelt_variable_elsewhere(ways, check, playbook):
     run = ways.play(f"{playbook}.yml", "-e", "common_platfrom=acme", "-e", "force_conflicts=true")
     assert run.code and all(f"did you mean {name}?" in run.output for name in ("common_platform", "common_force_conflicts")), run.output

@@ -35,11 +35,11 @@ SLOW = ("pylint",)
 NOT_ANSIBLE = ("app/", "molecule/openshift/files/", "roles/policy/examples/")
 
 DOCUMENTED = {
-    "module": ("release", "release_info", "render", "verify", "drift", "gpu_nodes", "gpu_nodes_info"),
+    "module": ("release", "release_info", "render", "verify", "drift", "unlock", "gpu_nodes", "gpu_nodes_info"),
     "lookup": ("manifests", "misspelt"),
     "filter": ("network_policies", "tag_selection"),
 }
-PLAYBOOKS = ("site", "rollback", "verify", "drift", "render", "teardown", "bootstrap_rbac")
+PLAYBOOKS = ("site", "rollback", "verify", "drift", "history", "render", "teardown", "unlock", "bootstrap_rbac")
 
 
 def main() -> int:

@@ -8,6 +8,8 @@ import random
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput, LockLost, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils._input import history
+from ansible_collections.genai.platform.plugins.module_utils._ledger import State
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from fake import CUT, FakeCluster
 from story import deploy, obj, releaser, roll_back, state
@@ -156,6 +158,20 @@ def test_rollback_of_one_component_leaves_the_others(cluster):
     assert Ref("", "ConfigMap", "ns", "three") in cluster.objects and Ref("", "Service", "ns", "new") not in cluster.objects
     with pytest.raises(InvalidInput, match="no such component in release 1: nope"):
         roll_back(cluster, "1", ["nope"])
+
+
+def test_the_history_is_told_the_newest_first_and_a_return_says_where_it_goes(cluster):
+    deploy(cluster, V1)
+    cluster.fail_at = len(cluster.writes) + 3
+    with pytest.raises(ReleaseFailed):
+        deploy(cluster, V2)
+    deploy(cluster, V2)
+    assert roll_back(cluster, check=True)["returns_to"] == 1 and deploy(cluster, V2)["returns_to"] is None
+    assert roll_back(cluster)["returns_to"] == 1
+    told = history(state(cluster))
+    assert [line[:6].split() for line in told] == [["*", "4"], ["3"], ["2"], ["1"]]
+    assert "deployed, back to 1  by tester  app +" in told[0] and "failed" in told[2] and told[2].endswith("refused by an admission webhook")
+    assert history(State([], {}, {})) == []
 
 
 def test_previous_steps_back_and_does_not_swing(cluster):
