@@ -104,12 +104,12 @@ hostile: venv ## 10,000 hostile requests to the inference service: 2 min
 
 # --- everything ------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: collections ## all that is checked, a real kind cluster included: about 35 min, the first time more
+test: collections ## all that is checked, a real kind cluster included: about 45 min, the first time more
 	@$(STEPS) --figures build/figures.json $(call CHECKS,) --beside manifests '$(MANIFESTS)' --step page '$(PAGE)' --beside hostile '$(HOSTILE)' --beside s3 '$(S3)' --beside versions '$(VERSIONS)' --step molecule 'flock $(CACHE) molecule test --no-command-borders' \
 		--step openshift 'flock $(CACHE) molecule test --scenario-name openshift --no-command-borders'
 
 .PHONY: soak-ways
-soak-ways: collections ## every way to run site.yml, on the cluster of `make up`: 20 min
+soak-ways: collections ## every way to run site.yml, on the cluster of `make up`: 12 min
 	@GENAI_WAYS=all flock $(CACHE) $(BIN)/python -m pytest -v --timeout=900 tests/integration/test_19_ways.py
 
 # Not a test: it asserts nothing about times. Needs the cluster of `make up` to itself.
@@ -134,14 +134,14 @@ bench-fleet: collections ## measures gpu_nodes against its peers on the cluster 
 TIMES ?= 20
 LOAD ?= 2
 .PHONY: soak-ledger
-soak-ledger: collections ## every way a write of the ledger can fail, again and again, on the cluster of `make up`: TIMES=20, about 40 min
+soak-ledger: collections ## every way a write of the ledger can fail, again and again, on the cluster of `make up`: TIMES=20, about 20 min
 	@trap 'kill $$(jobs -p) || true' EXIT; for n in $$(seq $(LOAD)); do while :; do :; done & done; for n in $$(seq $(TIMES)); do echo ">> $$n of $(TIMES)"; \
 		$(BIN)/python -m pytest -vp no:cacheprovider --timeout=900 tests/integration/test_5_faults.py -k write_of_the_ledger; done
 
 # Stops the control plane of the cluster of `make up` for a while in every round: needs the cluster to itself.
 ROUNDS ?= 30
 .PHONY: soak-hostile
-soak-hostile: collections ## releases and rollbacks in a hostile cluster, that of `make up`: ROUNDS=30, about 55 min
+soak-hostile: collections ## releases and rollbacks in a hostile cluster, that of `make up`: ROUNDS=30, about 45 min
 	@HOSTILE_ROUNDS=$(ROUNDS) flock $(CACHE) $(BIN)/python -m pytest -vp no:cacheprovider tests/integration/test_21_hostile.py
 
 # As `bench`, of the inference service. Needs no cluster, but the machine to itself; torch and the peers come from PyPI once.
