@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import json
+import subprocess
 import time
 import typing as t
 
@@ -11,7 +13,7 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
 from bundles import Platform, obj, pod, workload
-from cluster import NAME, kubectl
+from cluster import NAME, PLAIN, REPOSITORY, kubectl
 from live import until
 from living import API, autoscaler, delete, edit, path, secret, settings, space, there
 
@@ -208,3 +210,20 @@ def test_what_strangers_put_beside_the_platform_is_named(living, figure):
     verdict, said = look(platform)
     assert verdict != "healthy" and "exceeded quota: theirs" in said, said
     figure("on call, a quota and a NetworkPolicy of strangers: named, and told when pods are refused", "yes")
+
+
+def test_a_report_lands_where_the_user_is_also_of_a_run_that_failed(living, tmp_path, figure):
+    """Users, 9. Red where a relative path begins in the playbook's folder, or where a run that fails leaves no report."""
+    platform = living("report")
+    platform.deploy({"app": [space(platform.name), settings(platform.name)]})
+    ours = ("-e", f"common_platform={platform.name}", "-e", f"common_ledger_namespace={platform.ledger_namespace}", "-e", "report=report.json")
+    env = {**PLAIN, "PWD": str(tmp_path), "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+
+    def run(playbook: str, *args: str) -> tuple[int, dict]:
+        command = ["ansible-playbook", "-i", str(REPOSITORY / "inventories" / "kind"), str(REPOSITORY / playbook), *args, *ours]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False, timeout=300, stdin=subprocess.DEVNULL)
+        return done.returncode, json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+    (failed, why), (ended, history) = run("rollback.yml", "-e", "to=9999"), run("history.yml")
+    assert (failed, ended) == (2, 0) and why["reason"] == "invalid_input" and "9999" in why["msg"] and len(history["releases"]) == 1
+    figure("users 9, reports by a relative path, of a run that failed and of one that did not: where the user is", "2 of 2")
