@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import typing as t
 
-from ._fields import CONTROLLERS, MANAGER, REPLICAS_MANAGER, applied_fingerprint, is_scaled, own_entry, owned_fields
+from ._fields import applied_fingerprint, entries_of_others, is_scaled, own_entry, owned_fields
 from ._health import WORKLOADS
 from ._manifest import LABEL_PLATFORM, Ref, hpa_targets
 from ._plan import TAKEN_OVER, Record, ref_from_key
@@ -116,7 +116,7 @@ def _is_edited(ref: Ref, obj: dict, known: list[str], targets: t.Container[tuple
     if known[2:] == [TAKEN_OVER] or ours.get("apiVersion", obj["apiVersion"]) != obj["apiVersion"]:
         return False  # others may have written before us; and in other words the same is another print
     added = ref.kind in SETTINGS and any(
-        each.get("time", "") > ours.get("time", "") and not {"f:data", "f:binaryData"}.isdisjoint(each.get("fieldsV1") or {}) for each in _others(obj)
+        each.get("time", "") > ours.get("time", "") and not {"f:data", "f:binaryData"}.isdisjoint(each.get("fieldsV1") or {}) for each in entries_of_others(obj)
     )
     left = is_scaled(obj) and (ref.namespace, ref.kind, ref.name) not in targets
     return added or (not left and known[1:2] != [applied_fingerprint(obj)])
@@ -132,12 +132,5 @@ def strangers(objects: t.Iterable[tuple[Ref, dict]], platform: str, known: t.Con
 
 def by_whom(obj: dict) -> str:
     """Who wrote to an object last, we and the cluster's own controllers aside: ` (kubectl-edit, 2026-01-01T00:00:00Z)`."""
-    last = max(_others(obj), key=lambda each: each.get("time", ""), default=None)
+    last = max(entries_of_others(obj), key=lambda each: each.get("time", ""), default=None)
     return f" ({last.get('manager') or 'unknown'}, {last.get('time', '')})" if last else ""
-
-
-def _others(obj: dict) -> list[dict]:
-    return [
-        each for each in obj["metadata"].get("managedFields") or []
-        if each.get("manager") not in (MANAGER, REPLICAS_MANAGER, *CONTROLLERS) and each.get("subresource") != "status"
-    ]

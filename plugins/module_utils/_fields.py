@@ -37,11 +37,16 @@ def owned_fields(live: dict, manager: str = MANAGER) -> dict:
     return own_entry(live, manager).get("fieldsV1") or {}
 
 
-def other_managers(live: dict) -> list[str]:
-    """Who else wrote to `live`, the cluster's own parts and statuses aside."""
+def entries_of_others(live: dict) -> list[dict]:
+    """The entries of managedFields of who else wrote to `live`, the cluster's own parts and statuses aside."""
+    ours = (MANAGER, REPLICAS_MANAGER, *CONTROLLERS)
     entries = live.get("metadata", {}).get("managedFields") or []
-    found = {entry["manager"] for entry in entries if entry.get("subresource") != "status"}
-    return sorted(found - {MANAGER, REPLICAS_MANAGER, *CONTROLLERS})
+    return [entry for entry in entries if entry.get("manager") not in ours and entry.get("subresource") != "status"]
+
+
+def other_managers(live: dict) -> list[str]:
+    """The names of who else wrote to `live`."""
+    return sorted({entry.get("manager") or "unknown" for entry in entries_of_others(live)})
 
 
 def is_scaled(live: dict) -> bool:

@@ -67,7 +67,7 @@ def not_ready(obj: dict) -> str:
 
 def ended(obj: dict) -> bool:
     """Whether a Job is over, well or not: its time to live may take it away at once, and that changes nothing."""
-    return obj.get("kind") == "Job" and (_condition(obj, "Complete") or _condition(obj, "Failed"))
+    return obj.get("kind") == "Job" and (condition_is(obj, "Complete") or condition_is(obj, "Failed"))
 
 
 def stuck(obj: dict) -> Problem | None:
@@ -133,7 +133,7 @@ def pod_problem(pod: dict) -> Problem | None:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = condition.get("message", "")
             return Problem("Unschedulable", message, _schedule_hint(message), patience=13.0, unless=SCALING, despite=("NotTriggerScaleUp",))
-    for container in _containers(status):
+    for container in containers(status):
         problem = _container_problem(container)
         if problem:
             return problem
@@ -152,7 +152,7 @@ def _schedule_hint(message: str) -> str:
 
 def _missing_volume(status: dict) -> Problem | None:
     """A Secret or ConfigMap to be mounted that does not exist; other mounts may take their time."""
-    waiting = [c.get("state", {}).get("waiting", {}).get("reason") for c in _containers(status)]
+    waiting = [c.get("state", {}).get("waiting", {}).get("reason") for c in containers(status)]
     if not {"ContainerCreating", "PodInitializing"} & set(waiting):
         return None
     hint = "a ConfigMap, Secret or volume that the pod mounts is missing"
@@ -173,7 +173,7 @@ def _probe_failing(pod: dict) -> Problem | None:
     return None
 
 
-def _containers(status: dict) -> list[dict]:
+def containers(status: dict) -> list[dict]:
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
@@ -269,7 +269,7 @@ def _daemonset(obj: dict) -> str:
 def _job(obj: dict) -> str:
     if obj["spec"].get("suspend"):
         return READY  # it is for a queue, or a person, to start it
-    return READY if _condition(obj, "Complete") else "not complete"
+    return READY if condition_is(obj, "Complete") else "not complete"
 
 
 def _claim(obj: dict) -> str:
@@ -277,10 +277,10 @@ def _claim(obj: dict) -> str:
 
 
 def _crd(obj: dict) -> str:
-    return READY if _condition(obj, "Established") else "not established"
+    return READY if condition_is(obj, "Established") else "not established"
 
 
-def _condition(obj: dict, name: str) -> bool:
+def condition_is(obj: dict, name: str) -> bool:
     conditions = obj.get("status", {}).get("conditions") or []
     return any(c.get("type") == name and c.get("status") == "True" for c in conditions)
 
@@ -331,7 +331,7 @@ def blocking_pod(statefulset: dict, pods: t.Iterable[dict], leaving: t.Collectio
     members = [by_name.get(f"{meta['name']}-{ordinal}") for ordinal in range(first, first + spec.get("replicas", 1))]
     if any(pod is None or pod["metadata"].get("deletionTimestamp") for pod in members):
         return None
-    unready = [(index, pod) for index, pod in enumerate(members) if pod and not _condition(pod, "Ready")]
+    unready = [(index, pod) for index, pod in enumerate(members) if pod and not condition_is(pod, "Ready")]
     if any(pod["metadata"].get("labels", {}).get("controller-revision-hash") not in left for _index, pod in unready):
         return None
     replaced = [pod for index, pod in unready if index >= _partition(statefulset)]  # below it, a pod comes back at the revision it had

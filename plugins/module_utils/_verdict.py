@@ -8,7 +8,7 @@ import dataclasses
 import re
 import typing as t
 
-from ._health import WAITED, WORKLOADS, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
+from ._health import WAITED, WORKLOADS, condition_is, containers, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
 from ._manifest import Ref
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan
 from ._references import needed
@@ -81,7 +81,7 @@ class Before:
     def explains(self, ref: Ref, live: dict, pods: t.Iterable[dict]) -> bool:
         """Whether a workload is still not ready for nothing but what was so before: what was written has reached all of its pods, and
         those that are not ready were there."""
-        unready = [pod for pod in pods if not _ready(pod) and not pod["metadata"].get("deletionTimestamp")]
+        unready = [pod for pod in pods if not condition_is(pod, "Ready") and not pod["metadata"].get("deletionTimestamp")]
         if not unready or not rolled_out(live):
             return self.had(ref, live)
         return all(self.forgives(ref, live, pod, name) for pod in unready for name in restarts(pod))
@@ -94,22 +94,19 @@ def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
     for pod in pods:
         kind, name = owner_of(pod)
         ref = owners.get((kind, pod["metadata"]["namespace"], name))
-        if ref and not _ready(pod):
+        if ref and not condition_is(pod, "Ready"):
             owned.setdefault(ref, {})[_uid(pod)] = pod
     return Before(unready, owned)
 
 
 def restarts(pod: dict) -> dict[str, int]:
     """{container: how often it was started again}; the pod itself under '', for trouble that no container has."""
-    status = pod.get("status", {})
-    counts = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-    return {"": 0, **{each["name"]: each.get("restartCount", 0) for each in counts}}
+    return {"": 0, **{each["name"]: each.get("restartCount", 0) for each in containers(pod.get("status", {}))}}
 
 
 def may_start_anew(ref: Ref, live: dict, pod: dict) -> bool:
     """Whether evicting a pod only brings it back: nothing runs in it, its workload makes another, and of the same description."""
-    status = pod.get("status", {})
-    running = any("running" in (each.get("state") or {}) for each in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])])
+    running = any("running" in (each.get("state") or {}) for each in containers(pod.get("status", {})))
     return ref.kind != "Job" and rolls(live) and not running
 
 
@@ -131,7 +128,3 @@ def _uid(pod: dict) -> str:
 
 def _generation(live: dict) -> int:
     return live.get("metadata", {}).get("generation", 0)
-
-
-def _ready(pod: dict) -> bool:
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in pod.get("status", {}).get("conditions") or [])

@@ -99,14 +99,14 @@ def _silent(cluster: Cluster, judged: dict[Ref, dict], live: dict[Ref, dict], ch
 
 def _in_the_room(cluster: Cluster, spaces: t.Collection[str]) -> list[tuple[Ref, dict]]:
     asked = [(rtype, space) for space in sorted(spaces) for rtype in ROOM]
-    lists = cluster.each(lambda item: _listed(cluster, *item), asked)
+    lists = cluster.each(lambda item: _listed(cluster, *item, metadata=True), asked)
     return [(ref_of(rtype, obj), obj) for (rtype, _space), found in zip(asked, lists) for obj in found or ()]
 
 
-def _listed(cluster: Cluster, rtype: ResourceType, namespace: str) -> list[dict] | None:
+def _listed(cluster: Cluster, rtype: ResourceType, namespace: str, metadata: bool = False) -> list[dict] | None:
     """None where the identity may not look, or there is no such kind."""
     try:
-        return cluster.list(rtype, "", namespace)
+        return cluster.list(rtype, "", namespace, metadata)
     except ApiError as exc:
         if exc.status in (403, 404):
             return None
