@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import graphlib
 import math
@@ -27,8 +28,14 @@ ANNOTATION_FINDING = "genai.platform/finding"
 MAX_OBJECT_BYTES = 1_500_000
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?\Z", re.IGNORECASE)
+_RBAC = "rbac.authorization.k8s.io"
+_SEGMENT = re.compile(r"^(?!\.{1,2}\Z)[^/%]+\Z")  # all that the API server asks of a name in RBAC
+# Texts, or maps and lists of them, at any depth of a workload: where YAML makes something else of `yes` and 22:30, it is not what was meant.
+_TEXTS = ("labels", "annotations", "matchLabels", "nodeSelector", "command", "args", "value")
+_SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
 _COMPONENT = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")
 
+_WORKLOADS = 3
 WAVES: dict[str, int] = {
     **dict.fromkeys(("CustomResourceDefinition", "Namespace", "PriorityClass", "StorageClass"), 0),
     **dict.fromkeys(
@@ -43,7 +50,7 @@ WAVES: dict[str, int] = {
     ),
     # Who may not do everything can bind only to a role that is there: what it grants is looked up.
     **dict.fromkeys(("RoleBinding", "ClusterRoleBinding", "Service"), 2),
-    **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"), 3),
+    **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"), _WORKLOADS),
 }
 LAST_WAVE = 4  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
 
@@ -69,17 +76,22 @@ class Ref(t.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Desired:
-    """One object as it shall be. `source` is the template it came from, for errors."""
+    """One object as it shall be. `source` is the template it came from, for errors.
+
+    `body` is what we decide by, `sent` what is written: the same with its nulls, of which the API server makes something of its own (an
+    empty text in a map of texts, none instead of a default in a nullable field).
+    """
 
     component: str
     ref: Ref
     body: dict
+    sent: dict
     wave: int
     source: str
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.body)
+        return fingerprint(self.sent)
 
     @property
     def where(self) -> str:
@@ -119,11 +131,25 @@ def prepare(bundle: dict[str, list[dict]], platform: str) -> dict[Ref, Desired]:
 
 
 def _flatten(manifests: t.Any) -> t.Iterator[t.Any]:
+    """The manifests themselves: a document that holds nothing is none, and a list, of one kind or of many, is its items."""
     for manifest in manifests if isinstance(manifests, list) else [manifests]:
-        if isinstance(manifest, dict) and manifest.get("kind") == "List" and isinstance(manifest.get("items"), list):
-            yield from manifest["items"]
-        else:
+        if _is_list(manifest):
+            yield from (_typed(item, manifest) for item in manifest["items"])
+        elif manifest is not None:
             yield manifest
+
+
+def _is_list(manifest: t.Any) -> bool:
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("items"), list) or not isinstance(manifest.get("kind"), str):
+        return False
+    meta = manifest.get("metadata")
+    return manifest["kind"].endswith("List") and not (isinstance(meta, dict) and meta.get("name"))
+
+
+def _typed(item: t.Any, listed: dict) -> t.Any:
+    """An item of a list of one kind, which leaves apiVersion and kind out."""
+    kind = listed["kind"][: -len("List")]
+    return {"apiVersion": listed.get("apiVersion"), "kind": kind, **item} if kind and isinstance(item, dict) else item
 
 
 def _source_suffix(manifest: t.Any) -> str:
@@ -150,41 +176,68 @@ def _malformed(manifest: t.Any) -> str:
         return f"{manifest['kind']} without metadata.name; give it a name"
     for field in ("name", "namespace"):
         value = meta.get(field)
-        if value is not None and not (isinstance(value, str) and _NAME.match(value) and len(value) <= 253):
+        form = _SEGMENT if field == "name" and manifest["apiVersion"].startswith(f"{_RBAC}/") else _NAME
+        if value is not None and not (isinstance(value, str) and form.match(value) and len(value) <= 253):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
-    problem = _not_strings(meta) or _not_json(manifest) or _misshapen(manifest)
+    secret = manifest["kind"] == "Secret"
+    problem = _misshapen_metadata(meta) or next(not_json(manifest, hide=secret), "") or _misshapen(manifest) or "; ".join(_unquoted(manifest))
     return f"{Ref.of(manifest)}: {problem}" if problem else ""
 
 
-def _not_strings(meta: dict) -> str:
-    """Names the first label or annotation that is no text."""
+def _misshapen_metadata(meta: dict) -> str:
+    """Names labels or annotations that are no mapping, or the first in them that is no text."""
     for field in ("labels", "annotations"):
-        pairs = meta.get(field)
-        if pairs is not None and not isinstance(pairs, dict):
+        if not isinstance(meta.get(field), (dict, type(None))):
             return f"metadata.{field} must be a mapping"
-        for key, value in (pairs or {}).items():
-            if not isinstance(value, str):
-                return f"metadata.{field}.{key} is {value!r}, quote it: \"{value}\""
+        problem = next(_no_texts(meta.get(field), f"metadata.{field}"), "")
+        if problem:
+            return problem
     return ""
 
 
-def _not_json(value: t.Any, path: str = "") -> str:
-    """Names the first value that JSON cannot carry (NaN, a date, a non-string key)."""
+def not_json(value: t.Any, path: str = "", hide: bool = False) -> t.Iterator[str]:
+    """Names the values that JSON cannot carry (NaN, a date, a key that is no text). `hide`: without the values themselves."""
     if isinstance(value, dict):
         for key, sub in value.items():
-            if not isinstance(key, str):
-                return f"{path or 'the manifest'} has the key {key!r}, quote it"
-            problem = _not_json(sub, f"{path}.{key}" if path else key)
-            if problem:
-                return problem
-        return ""
-    if isinstance(value, (list, tuple)):
-        return next((p for p in (_not_json(sub, f"{path}[{i}]") for i, sub in enumerate(value)) if p), "")
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{path} is {value}, which JSON cannot carry"
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return ""
-    return f"{path} is a {type(value).__name__} ({value!r}), quote it"
+            if isinstance(key, str):
+                yield from not_json(sub, f"{path}.{key}" if path else key, hide)
+            else:
+                yield f"{path or 'the manifest'} has the key {key!r}, quote it"
+    elif isinstance(value, (list, tuple)):
+        for index, sub in enumerate(value):
+            yield from not_json(sub, f"{path}[{index}]", hide)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path} is {value}, which JSON cannot carry"
+    elif not (value is None or isinstance(value, (str, int, float, bool))):
+        yield f"{path} is a {type(value).__name__}{'' if hide else f' ({value})'}, quote it"
+
+
+def _no_texts(value: t.Any, path: str, hide: bool = False) -> t.Iterator[str]:
+    """Names what is no text where a text stands, or a map or list of texts. The API server reads a null as an empty one."""
+    inner = {f".{key}": sub for key, sub in value.items()} if isinstance(value, dict) else {}
+    inner = {f"[{index}]": sub for index, sub in enumerate(value)} if isinstance(value, list) else inner
+    for where, sub in inner.items() if isinstance(value, (dict, list)) else [("", value)]:
+        if not isinstance(sub, (str, type(None))):
+            yield f"{path}{where} is {f'a {type(sub).__name__}' if hide else repr(sub)}, where a text is needed: quote it"
+
+
+def _unquoted(body: dict) -> list[str]:
+    """Names what YAML has read as a number or a truth value where the API server takes text only."""
+    if body["kind"] in ("ConfigMap", "Secret"):
+        hide = body["kind"] == "Secret"
+        return [text for field in ("data", "stringData") for text in _no_texts(body.get(field), field, hide)]
+    if body["kind"] == "Service":
+        return list(_no_texts((body.get("spec") or {}).get("selector"), "spec.selector"))
+    return list(_unquoted_in(body.get("spec"), "spec")) if body["kind"] in WAVES and WAVES[body["kind"]] == _WORKLOADS else []
+
+
+def _unquoted_in(value: t.Any, path: str) -> t.Iterator[str]:
+    if isinstance(value, dict):
+        for key, sub in value.items():
+            yield from (_no_texts if key in _TEXTS else _unquoted_in)(sub, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, sub in enumerate(value):
+            yield from _unquoted_in(sub, f"{path}[{index}]")
 
 
 def _misshapen(manifest: dict) -> str:
@@ -214,25 +267,24 @@ def _misshapen_definition(spec: dict) -> str:
 
 
 def _desired(component: str, manifest: dict, platform: str) -> Desired:
-    body = _without_nulls(manifest)
-    meta = body["metadata"]
-    for field in ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"):
-        meta.pop(field, None)
-    body.pop("status", None)
-    annotations = meta.get("annotations", {})
-    source = annotations.pop(ANNOTATION_SOURCE, "")
-    if not annotations:
+    sent = copy.deepcopy({key: value for key, value in manifest.items() if value is not None and key != "status"})
+    meta = sent["metadata"] = {key: value for key, value in sent["metadata"].items() if value is not None and key not in _SERVERS_OWN}
+    source = meta.get("annotations", {}).pop(ANNOTATION_SOURCE, "")
+    if not meta.get("annotations"):
         meta.pop("annotations", None)
     meta["labels"] = {**meta.get("labels", {}), LABEL_PLATFORM: platform, LABEL_COMPONENT: component}
-    if body["kind"] == "Secret":
-        _encode_string_data(body)
-    return Desired(component, Ref.of(body), body, _wave(body), source)
+    if isinstance(sent.get("spec"), dict) and sent["spec"].get("replicas", 0) is None:
+        del sent["spec"]["replicas"]  # no number; a null would be a claim to the field, and fight whoever scales
+    if sent["kind"] == "Secret":
+        _encode_string_data(sent)
+    body = _without_nulls(sent)
+    return Desired(component, Ref.of(body), body, sent, _wave(body), source)
 
 
 def _without_nulls(value: t.Any) -> t.Any:
-    """A deep copy without null fields: apply reads a null as "absent", and an absent field is the same thing said once."""
+    """A deep copy without fields that are null, which says the same as an absent one to us."""
     if isinstance(value, dict):
-        return {str(key): _without_nulls(sub) for key, sub in value.items() if sub is not None}
+        return {key: _without_nulls(sub) for key, sub in value.items() if sub is not None}
     if isinstance(value, (list, tuple)):
         return [_without_nulls(sub) for sub in value]
     return value
@@ -242,7 +294,7 @@ def _encode_string_data(secret: dict) -> None:
     """`stringData` is write-only: as `data` the live object can be compared with the manifest."""
     plain = secret.pop("stringData", None)
     if isinstance(plain, dict) and plain:
-        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
+        encoded = {key: base64.b64encode((value or "").encode()).decode() for key, value in plain.items()}
         secret["data"] = {**secret.get("data", {}), **encoded}
 
 
@@ -282,7 +334,8 @@ def _not_base64(data: t.Any) -> list[str]:
     bad = []
     for key, value in data.items() if isinstance(data, dict) else ():
         try:
-            base64.b64decode(value, validate=True)
+            # As the API server reads it (Go's encoding/base64): line breaks do not count.
+            base64.b64decode(re.sub("[\r\n]", "", value), validate=True)
         except (ValueError, TypeError):
             bad.append(key)
     return bad
@@ -335,4 +388,5 @@ def leave_replicas(objects: dict[Ref, Desired], targets: t.Container[tuple[str, 
     """Drops `spec.replicas` where an autoscaler owns it: a field we never apply is a field we never fight over."""
     for ref, item in objects.items():
         if (ref.namespace, ref.kind, ref.name) in targets:
-            item.body.get("spec", {}).pop("replicas", None)
+            for body in (item.body, item.sent):
+                body.get("spec", {}).pop("replicas", None)

@@ -64,7 +64,7 @@ class Action:
     @property
     def body(self) -> dict:
         """The manifest to be applied."""
-        body = self.desired.body if self.desired else {}
+        body = self.desired.sent if self.desired else {}
         if not self.leave_replicas:
             return body
         return {**body, "spec": {key: value for key, value in body["spec"].items() if key != "replicas"}}

@@ -177,13 +177,19 @@ class Releaser:
 
     def _repair(self, journal: dict) -> None:
         self.lock.take_over(journal)
-        report = restore(self.cluster, [Entry.read(entry) for entry in journal["entries"]], self.options.platform, self.lock.check)
+        journalled = [Entry.read(entry) for entry in journal["entries"]]
+        report = restore(self.cluster, journalled, self.options.platform, self.lock.check)
         if report.errors:
             self.lock.abandon()
             raise ReleaseFailed(
                 "an earlier run could not be undone: " + "; ".join(report.errors) + ". Remove the cause and run again; unlock.yml (with --check"
                 " first) shows what is not as it was before that run, and goes on without it", restored=dataclasses.asdict(report),
             )
+        # What is planned next looks at what runs, and a run with nothing to write waits for nothing by itself.
+        back = {entry.ref: entry.rtype for entry in journalled if entry.before and entry.ref.kind in WORKLOADS}
+        unsettled = self._settle(back, {}) if self.options.wait else ""
+        if unsettled:
+            self.progress(f"the state before it is restored, but not ready yet: {unsettled}")
         self.lock.release()
 
     def described(self, release: dict, components: t.Collection[str]) -> dict[Ref, Desired]:
@@ -275,7 +281,7 @@ class Releaser:
         """{component: (revision, whether it is new, manifests)} of the components in scope that have manifests."""
         bodies: dict[str, list[dict]] = {}
         for ref, item in sorted(target.desired.items()):
-            bodies.setdefault(item.component, []).append(item.body)
+            bodies.setdefault(item.component, []).append(item.sent)
         return {name: (*state.revision_for(name, manifests), manifests) for name, manifests in bodies.items() if name in target.scope}
 
     # --- preview -----------------------------------------------------------------------------------------------------
@@ -418,7 +424,7 @@ class Releaser:
         try:
             leaving = self._leaving(plan)
             report = self._restored(journal)
-            settled = "" if report.errors else self._settle(plan, leaving)
+            settled = "" if report.errors else self._settled(plan, leaving)
             if not report.errors:
                 self.lock.check()
         except LockLost as lost:
@@ -447,12 +453,19 @@ class Releaser:
         sets = {action.ref: action.rtype for action in plan.writes if action.live and action.ref.kind == "StatefulSet"}
         return revisions_left(self.cluster, sets)
 
-    def _settle(self, plan: Plan, leaving: Leaving) -> str:
-        """Waits until the workloads that were there before are ready again; '' when they are, else what is not."""
+    def _settled(self, plan: Plan, leaving: Leaving) -> str:
+        """Waits until the workloads that were ready before are so again; '' when they are, else what is not."""
         wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
         try:
+            return self._settle(wanted, leaving)
+        except Interrupted as exc:
+            return exc.message
+
+    def _settle(self, wanted: dict[Ref, ResourceType], leaving: Leaving) -> str:
+        """Waits for what was put back; '' when it is ready, else what is not."""
+        try:
             self._waiter(wanted, leaving).run(SETTLE_SECONDS)
-        except (PlatformError, Interrupted) as exc:
+        except PlatformError as exc:
             return exc.message
         return ""
 

@@ -49,7 +49,7 @@ def render(objects: t.Iterable[Desired], platform: str, secrets: bool = True) ->
     """The files of every component. Raises one InvalidInput that lists what kustomize would not hand on as it is."""
     wanted = sorted(objects, key=lambda item: item.ref)
     kept = [item for item in wanted if secrets or item.ref.kind != "Secret"]
-    errors = [f"{item.component}: {item.ref}: {text}" for item in kept for text in _not_for_kustomize(item.body)]
+    errors = [f"{item.component}: {item.ref}: {text}" for item in kept for text in _not_for_kustomize(item.sent)]
     if not _PLATFORM.fullmatch(platform):
         errors.insert(0, f"platform {platform!r} cannot be the value of a label")
     by_path: dict[str, Desired] = {}
@@ -126,7 +126,7 @@ def mark(path: str, platform: str) -> str:
 
 def manifest(path: str, platform: str, item: Desired) -> str:
     source = f"# Source: {item.source}\n" if item.source and item.source.isprintable() else ""
-    return f"{mark(path, platform)}\n{source}{to_yaml(item.body)}"
+    return f"{mark(path, platform)}\n{source}{to_yaml(item.sent)}"
 
 
 def top(components: t.Iterable[str], platform: str) -> Files:

@@ -27,10 +27,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "logs"
 HEARTBEAT_SECONDS = 30
-# What pytest and Ansible say of a failure, wherever it stands in the log.
-_REASON = re.compile(r"\b(FAILED|ERROR) \S+::|^\W*E {3}|\[ERROR\]|^\W*fatal: ")
-_CAUSE_FOLLOWS = "[ERROR]"  # an error of ours: what went wrong, then on which object and why
-REASONS, REASON_WIDTH, CAUSE_LINES = 25, 240, 3
+# What pytest says of a failure, and where it says nothing, Ansible: a line of the log, or an item of a list in it.
+_PYTEST, _ANSIBLE = re.compile(r"^(- ['\"]?)?(E {3}|(FAILED|ERROR) \S+::)"), re.compile(r"\[ERROR\]|^fatal: ")
+REASONS, REASON_WIDTH, CAUSE_LINES = 6, 300, 3
 _COLOUR = re.compile(r"\x1b(\[[0-9;]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\))")
 
 
@@ -90,36 +89,40 @@ def _wait(process: subprocess.Popen, step: Step, started: float, quiet: bool) ->
 
 def last_line(log: pathlib.Path) -> str:
     """The last line with something on it, without colours, at most 110 characters."""
-    text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace")[-4000:])
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _text(log)[-4000:].splitlines() if line.strip()]
     return lines[-1][:110] if lines else "no output yet"
 
 
 def table(steps: list[Step], total: float) -> str:
-    """Step, result and seconds, a line each, `total` seconds by the clock, and the closing line."""
+    """Step, result and seconds, a line each, `total` seconds by the clock, why steps failed, and the closing line."""
     width = max(len(step.name) for step in steps)
     rows = [f"{step.name:<{width}}  {step.result:<7} {step.seconds:7.1f} s" for step in steps]
     passed, failed = (sum(step.result == result for step in steps) for result in ("passed", "failed"))
-    return "\n".join([*rows, f"{'all':<{width}}  {'':<7} {total:7.1f} s", f"{passed} passed, {failed} failed"])
+    why = [f"{step.name}: {reason}" for step in steps if step.result == "failed" for reason in reasons(_text(step.log).splitlines())]
+    return "\n".join([*rows, f"{'all':<{width}}  {'':<7} {total:7.1f} s", *why, f"{passed} passed, {failed} failed"])
 
 
-def reasons(steps: list[Step]) -> str:
-    """The lines that say why steps failed, once more and last, for whoever gets only the end of this output; '' when none did."""
-    found = []
-    for step in (step for step in steps if step.result == "failed" and step.log.exists()):
-        lines = _COLOUR.sub("", step.log.read_text(encoding="utf-8", errors="replace")).splitlines()
-        telling = [line.strip()[:REASON_WIDTH] for line in _telling(lines)]
-        found += [f"{step.name}: {line}" for line in dict.fromkeys(telling[-REASONS:])]
-    return "".join(f"{line}\n" for line in found) + "\n" if found else ""
+def reasons(lines: list[str]) -> list[str]:
+    """The few lines of a log that say why it failed, for whoever gets only the end of the output; of pytest's the first.
+
+    Ansible shows a story's output as a list whose items go on in the next line: they are whole again here.
+    """
+    whole: list[str] = []
+    for line in lines:
+        if whole and whole[-1].startswith("- ") and line.startswith(" ") and not line.lstrip().startswith("- "):
+            whole[-1] += f" {line.strip()}"
+        else:
+            whole.append(line.strip())
+    telling = [line for line in whole if _PYTEST.search(line)][:REASONS]
+    if not telling:
+        errors = [index for index, line in enumerate(whole) if _ANSIBLE.search(line)]
+        near = {index + more for index in errors for more in range(1 + CAUSE_LINES)}
+        telling = [whole[index] for index in sorted(near) if index < len(whole) and whole[index]][-REASONS:]
+    return list(dict.fromkeys(line[:REASON_WIDTH] for line in telling))
 
 
-def _telling(lines: list[str]) -> list[str]:
-    """The lines with a reason, each error with the lines of its cause."""
-    kept = {
-        index + more for index, line in enumerate(lines) if _REASON.search(line)
-        for more in range(1 + CAUSE_LINES * (_CAUSE_FOLLOWS in line))
-    }
-    return [lines[index] for index in sorted(kept) if index < len(lines)]
+def _text(log: pathlib.Path) -> str:
+    return _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace")) if log.exists() else ""
 
 
 def figures(path: pathlib.Path | None) -> str:
@@ -150,7 +153,7 @@ def main() -> int:
             if any(step.result == "failed" for step in group):
                 break
     finally:
-        print("\n" + figures(arguments.figures) + reasons(steps) + table(steps, time.monotonic() - started), flush=True)
+        print("\n" + figures(arguments.figures) + table(steps, time.monotonic() - started), flush=True)
     return 0 if all(step.result == "passed" for step in steps) else 1
 
 

@@ -33,12 +33,20 @@ def test_the_first_failure_is_shown_and_ends_the_run():
     assert "never" not in done.stdout and "not run" in done.stdout
 
 
-def test_why_stands_at_the_end_too():
-    failed = ["FAILED tests/test_one.py::test_two - assert 1 == 2", "        - 'E   assert 1 == 2'"]
-    output = [*failed, "[ERROR]: Task failed", "on what", "event", "hint", "much else"]
+ERROR = ["[ERROR]: Task failed", "on what", "event", "hint"]
+
+
+@pytest.mark.parametrize("output, said, unsaid", [
+    (["chatter", *ERROR, "much else"], ERROR, ["chatter", "much else"]),
+    # A story's output as Ansible shows it: what pytest says is enough, and an item that goes on is whole.
+    (["    - 'E   assert 1 == 2", "      and more'", "    - chatter", *ERROR], ["- 'E   assert 1 == 2 and more'"], ["chatter", *ERROR]),
+    (["E   assert 1 == 2", "FAILED tests/test_one.py::test_two"], ["E   assert 1 == 2", "FAILED tests/test_one.py::test_two"], []),
+], ids=["ansible", "story", "pytest"])
+def test_why_stands_at_the_end_too(output, said, unsaid):
     done = steps(("one", "printf '%s\\n' " + " ".join(f'"{line}"' for line in output) + "; exit 1"))
     last = done.stdout.split("exit status 1")[1]
-    assert all(f"test of steps one: {line.strip()}" in last for line in output[:6]) and "much else" not in last
+    assert all(f"test of steps one: {line}" in last for line in said) and not any(line in last for line in unsaid)
+    assert done.stdout.endswith("\n0 passed, 1 failed\n")
 
 
 @pytest.mark.parametrize("command", ["false; true", "false | cat", "echo $UNSET_VARIABLE_OF_A_TEST", "kill -9 $$"])

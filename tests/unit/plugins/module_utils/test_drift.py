@@ -104,7 +104,7 @@ def test_no_replicas_at_all_are_drift_under_an_autoscaler_too():
 def test_replicas_are_given_back_or_taken_out(finding, held, stripped):
     """Red where a number that was added counts as one that was expected: it has none."""
     body = {**RELEASED, "spec": {"template": RELEASED["spec"]["template"]}}
-    action = Action(UNCHANGED, REF, "app", None, 0, Desired("app", REF, body, 0, ""), deployment(replicas=0))
+    action = Action(UNCHANGED, REF, "app", None, 0, Desired("app", REF, body, body, 0, ""), deployment(replicas=0))
     _only(Plan([action]), [finding])
     assert (action.verb, action.hold_replicas, action.strip) == (UPDATE, held, stripped)
 
@@ -163,7 +163,7 @@ class Overtaken:
 
 def strip_of(cluster):
     path = ("f:spec", "f:template", "f:spec", "f:containers", SPY)
-    desired = Desired("app", REF, RELEASED, 0, "")
+    desired = Desired("app", REF, RELEASED, RELEASED, 0, "")
     action = Action(UPDATE, REF, "app", ResourceType("apps", "v1", "Deployment", "deployments", True), 0, desired, cluster.obj, strip=(path,))
     return list(apply_plan(cluster, Plan([action]), "p", True, lambda _line: None, lambda: None).values())
 

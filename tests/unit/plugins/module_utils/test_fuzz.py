@@ -361,7 +361,7 @@ def content(kind: str, found: dict, password: str) -> dict:
     """Contents that the kind may have."""
     if kind == "Secret":
         return {"data": {"key": password}} if found else {"stringData": {"key": "plain"}}
-    return {"data" if kind == "ConfigMap" else "spec": found}
+    return {"data": {key: json.dumps(value) for key, value in found.items()}} if kind == "ConfigMap" else {"spec": found}
 
 
 @st.composite

@@ -39,8 +39,8 @@ BAD = [
     ("no name", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}, "without metadata.name"),
     ("name no string", with_meta(name=7), "not a valid Kubernetes name"),
     ("name with space", with_meta(name="a b"), "not a valid Kubernetes name"),
-    ("label no string", with_meta(labels={"a": 1}), "metadata.labels.a is 1, quote it"),
-    ("annotation bool", with_meta(annotations={"a": True}), "metadata.annotations.a is True, quote it"),
+    ("label no string", with_meta(labels={"a": 1}), "metadata.labels.a is 1, where a text is needed: quote it"),
+    ("annotation bool", with_meta(annotations={"a": True}), "metadata.annotations.a is True, where a text is needed: quote it"),
     ("labels a list", with_meta(labels=["a"]), "metadata.labels must be a mapping"),
     *((f"an autoscaler of {text}", workload("HorizontalPodAutoscaler", maxReplicas=2, **target), "spec.scaleTargetRef must be a mapping of strings")
       for text, target in {"nothing": {}, "null": {"scaleTargetRef": None}, "a list": {"scaleTargetRef": []},
@@ -53,7 +53,7 @@ BAD = [
     ("replicas as text", workload(replicas="3"), "spec.replicas is '3'"),
     ("replicas as bool", workload(replicas=True), "spec.replicas is True"),
     ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2, scaleTargetRef={}), "1 <= min <= max"),
-    ("secret as a number", {**configmap(data={"pin": 12345}), "kind": "Secret"}, "data.pin is not base64"),
+    ("secret as a number", {**configmap(data={"pin": 12345}), "kind": "Secret"}, "data.pin is a int, where a text is needed"),
     ("bad wave", with_meta(annotations={ANNOTATION_WAVE: "soon"}), "must be a whole number"),
     ("too large", configmap(data={"x": "y" * 2_000_000}), "split it"),
 ]

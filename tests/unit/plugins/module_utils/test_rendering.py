@@ -82,7 +82,7 @@ def test_bodies_are_those_of_the_release():
     }
     texts = files(bundle)
     for ref, item in prepare(bundle, "genai").items():
-        assert yaml.safe_load(texts[f"{item.component}/{file_name(ref)}"]) == item.body
+        assert yaml.safe_load(texts[f"{item.component}/{file_name(ref)}"]) == item.sent
     deployment = texts["web/deployment_ns_one.yaml"]
     assert "replicas" not in deployment and "genai.platform/component: web" in deployment
     assert "web/service_ns_one.yaml" in texts and "hunter2" not in "".join(texts.values())
