@@ -11,7 +11,7 @@ import dataclasses
 import fnmatch
 import typing as t
 
-from ._fields import ABSENT, CONTROLLERS, MANAGER, REPLICAS_MANAGER, Path, leaves, owned_fields, readable, subtree, value_at
+from ._fields import ABSENT, CONTROLLERS, MANAGER, REPLICAS_MANAGER, Path, leaves, owned_fields, readable, repeated, subtree, value_at
 from ._manifest import Ref
 
 DELETED, CHANGED, REMOVED, ADDED = "deleted", "changed", "removed", "added"
@@ -86,8 +86,11 @@ def findings(
         entry = _owner(entries, path)
         if path == REPLICAS and (scaled or _is_autoscaler(entry)):
             continue
-        by = {"by": entry["manager"], "at": entry.get("time", "")} if entry else {}
-        found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **by))
+        found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **_by(entry)))
+    twice = {path for path, _items in repeated(expected, ours)}
+    for path, items in repeated(live, ours):  # the last of them counts, or the first: that depends on the field
+        if path not in twice:
+            found.append(Finding(ref, component, CHANGED, path, value_at(expected, path), items, **_by(_owner(entries, path))))
     return found if taken_over else found + list(_additions(ref, component, live, ours, scaled, ignored))
 
 
@@ -117,6 +120,10 @@ def _added(fields: dict, ours: dict, path: Path = ()) -> t.Iterator[Path]:
             yield here
         elif named and mine != {}:  # {}: we own the whole value, and compared it
             yield from _added(sub, ours, here)
+
+
+def _by(entry: dict | None) -> dict[str, str]:
+    return {"by": entry["manager"], "at": entry.get("time", "")} if entry else {}
 
 
 def _owner(entries: list[dict], path: Path) -> dict | None:

@@ -97,20 +97,25 @@ def project(live: t.Any, fields: dict) -> t.Any:
 
 
 def _item(items: list, key: str, sub: dict) -> tuple[int, t.Any] | None:
-    """The list item that a `k:`, `v:` or `i:` element names, with its position; None when it is gone."""
+    """The list item that a `k:`, `v:` or `i:` element names, with its position, the first if there are more; None when it is gone."""
+    index = next(positions(items, key), None)
+    if index is None or key[:2] == "v:":
+        return None if index is None else (index, items[index])
+    # The key fields travel along even where the server defaulted them: apply needs them to find the item again.
+    named = json.loads(key[2:]) if key[:2] == "k:" else {}
+    return index, {**named, **project(items[index], sub)} if named else project(items[index], sub)
+
+
+def positions(items: list, key: str) -> t.Iterator[int]:
+    """Where the items are that a `k:`, `v:` or `i:` element names. A list may hold a name twice: it is by an update that it does."""
     prefix, rest = key[:2], key[2:]
     if prefix not in ("k:", "v:", "i:"):
-        return None  # a field of what was an object when this was written, and is a list by now
+        return  # a field of what was an object when this was written, and is a list by now
     wanted = json.loads(rest)
     for index, item in enumerate(items):
-        if prefix == "k:" and isinstance(item, dict) and all(item.get(name) == value for name, value in wanted.items()):
-            # The key fields travel along even where the server defaulted them: apply needs them to find the item again.
-            return index, {**wanted, **project(item, sub)}
-        if prefix == "v:" and item == wanted:
-            return index, item
-        if prefix == "i:" and index == wanted:
-            return index, project(item, sub)
-    return None
+        keyed = prefix == "k:" and isinstance(item, dict) and all(item.get(name) == value for name, value in wanted.items())
+        if keyed or (prefix == "v:" and item == wanted) or (prefix == "i:" and index == wanted):
+            yield index
 
 
 def identity(obj: dict) -> dict:
@@ -269,6 +274,15 @@ def value_at(obj: t.Any, path: Path) -> t.Any:
     for step in found:
         obj = obj[step]
     return obj
+
+
+def repeated(obj: t.Any, fields: dict, path: Path = ()) -> t.Iterator[tuple[Path, list]]:
+    """(path, items) of what FieldsV1 `fields` names once, and a list in `obj` holds more than once."""
+    for key, sub in fields.items():
+        found = [obj[index] for index in positions(obj, key)] if isinstance(obj, list) else []
+        if len(found) > 1:
+            yield (*path, key), found
+        yield from repeated(value_at(obj, (key,)), sub, (*path, key))
 
 
 def readable(path: Path) -> str:

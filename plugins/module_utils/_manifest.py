@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import datetime
 import graphlib
 import math
 import re
@@ -180,7 +181,7 @@ def _malformed(manifest: t.Any) -> str:
         if value is not None and not (isinstance(value, str) and form.match(value) and len(value) <= 253):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
     secret = manifest["kind"] == "Secret"
-    problem = _misshapen_metadata(meta) or next(not_json(manifest, hide=secret), "") or _misshapen(manifest) or "; ".join(_unquoted(manifest))
+    problem = next(not_json(manifest, hide=secret), "") or _misshapen_metadata(meta) or _misshapen(manifest) or "; ".join(_unquoted(manifest))
     return f"{Ref.of(manifest)}: {problem}" if problem else ""
 
 
@@ -209,7 +210,7 @@ def not_json(value: t.Any, path: str = "", hide: bool = False) -> t.Iterator[str
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{path} is {value}, which JSON cannot carry"
     elif not (value is None or isinstance(value, (str, int, float, bool))):
-        yield f"{path} is a {type(value).__name__}{'' if hide else f' ({value})'}, quote it"
+        yield f"{path} is {_called(value)}{'' if hide else f' ({value})'}, quote it"
 
 
 def _no_texts(value: t.Any, path: str, hide: bool = False) -> t.Iterator[str]:
@@ -218,7 +219,13 @@ def _no_texts(value: t.Any, path: str, hide: bool = False) -> t.Iterator[str]:
     inner = {f"[{index}]": sub for index, sub in enumerate(value)} if isinstance(value, list) else inner
     for where, sub in inner.items() if isinstance(value, (dict, list)) else [("", value)]:
         if not isinstance(sub, (str, type(None))):
-            yield f"{path}{where} is {f'a {type(sub).__name__}' if hide else repr(sub)}, where a text is needed: quote it"
+            yield f"{path}{where} is {_called(sub) if hide else repr(sub)}, where a text is needed: quote it"
+
+
+def _called(value: t.Any) -> str:
+    """What YAML has made of what stood there."""
+    names = {bool: "a truth value", int: "a number", float: "a number", dict: "a mapping", list: "a list", datetime.datetime: "a time", datetime.date: "a date"}
+    return next((name for known, name in names.items() if isinstance(value, known)), f"of type {type(value).__name__}")
 
 
 def _unquoted(body: dict) -> list[str]:

@@ -8,6 +8,7 @@ archive to build, no second interpreter to start, and nothing of a bundle is wri
 """
 from __future__ import annotations
 
+import datetime
 import importlib
 import importlib.util
 import json
@@ -17,8 +18,10 @@ import tempfile
 import typing as t
 
 from ansible import constants
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.genai.platform.plugins.module_utils._manifest import not_json
 
 display = Display()
 COLLECTION = "genai.platform"
@@ -78,8 +81,12 @@ class ModuleAction(ActionBase):
         """Sends the bundle to where the module runs. Returns its path there; it goes with the task's own folder."""
         with tempfile.TemporaryDirectory(prefix="genai-platform-") as folder:
             path = os.path.join(folder, "bundle.json")
+            plain = _plain(bundle)
+            problems = [f"bundle.{problem}" for problem in not_json(plain, hide=True)]  # a Secret is not told from the rest here
+            if problems:
+                raise AnsibleActionFail("the manifests are not valid, nothing was written:\n- " + "\n- ".join(problems))
             with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as handle:
-                json.dump(_plain(bundle), handle)
+                json.dump(plain, handle)
             there = self._make_tmp_path()  # the module's own too, so that it goes when the module has run
             remote = self._connection._shell.join_path(there, "bundle.json")
             self._transfer_file(path, remote)
@@ -88,8 +95,11 @@ class ModuleAction(ActionBase):
 
 
 def _plain(value: t.Any) -> t.Any:
-    """The same in Python's own types: Ansible's carry where a value came from, and Vault's are decrypted only as text."""
-    if value is None or isinstance(value, bool):
+    """The same in Python's own types: Ansible's carry where a value came from, and Vault's are decrypted only as text.
+
+    What YAML made a date or bytes of stays so, and is refused: what stood there cannot be told from it any more.
+    """
+    if value is None or isinstance(value, (bool, datetime.date, bytes)):
         return value
     if isinstance(value, dict):
         return {_plain(key): _plain(sub) for key, sub in value.items()}

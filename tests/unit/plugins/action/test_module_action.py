@@ -2,6 +2,7 @@
 """The controller's side: where a module runs, and what of its arguments goes where."""
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import types
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.genai.platform.plugins.action import drift, release, release_info, render, verify
 from ansible_collections.genai.platform.plugins.module_utils._argspec import Module
 from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput
@@ -111,6 +113,18 @@ def test_elsewhere_the_bundle_travels_in_a_private_file(plugin):
     assert task.seen["args"] == {"bundle_file": "/remote/bundle.json"} and task.seen["mode"] == 0o600
     assert json.loads(task.sent["/remote/bundle.json"]) == BUNDLE and not os.path.exists(task.seen["local"])
     assert task.seen["name"] == f"genai.platform.{plugin.__name__.rpartition('.')[2]}" and task.seen["vars"] == VARS
+
+
+def test_what_a_file_cannot_carry_is_named_and_not_sent(plugin):
+    """As the module itself says it where it runs here: what YAML has made a date is not guessed back into a text."""
+    bad = {"app": [{"kind": "Secret", "data": {"since": datetime.datetime(2031, 3, 25), "bytes": b"private"}}]}
+    task = Task(plugin, {"bundle": bad}, transport="ssh")
+    with pytest.raises(AnsibleActionFail, match=r"bundle.app\[0\].data.since is a time, quote it") as caught:
+        task.run()
+    assert "private" not in str(caught.value) and not task.sent
+    task = Task(plugin, {"bundle": bad})
+    task.run()
+    assert task.seen["here"]["bundle"] == bad
 
 
 def test_a_file_of_the_users_own_is_left_alone(plugin):

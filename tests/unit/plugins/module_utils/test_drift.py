@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils._apply import apply_plan
-from ansible_collections.genai.platform.plugins.module_utils._drift import REPLICAS, Finding, findings
+from ansible_collections.genai.platform.plugins.module_utils._drift import CHANGED, REPLICAS, Finding, findings
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NotPermitted
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Desired, Ref
@@ -223,3 +223,21 @@ def test_what_another_platform_has_by_now_is_drift_and_not_taken_back():
     with pytest.raises(InvalidInput, match="ConfigMap ns/one belongs to platform other"):
         drift(releaser(cluster), True, None, [])
     assert cluster.writes == writes
+
+
+def test_what_is_there_twice_is_named_once():
+    """Others may add an item under a name that is taken: our fields are as they were, and the container gets the other value."""
+    once = [{"name": "A", "value": "ours"}, {"name": "B", "value": "b"}]
+    twice = [*once, {"name": "A", "value": "theirs"}]
+    fields = {"f:spec": {"f:env": {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}, "f:value": {}} for name in "AB"}}}
+    others = {"f:spec": {"f:env": {'k:{"name":"A"}': {}}}}
+
+    def body(env, *more):
+        entries = [{"manager": MANAGER, "operation": "Apply", "fieldsV1": fields}, *more]
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "ns", "managedFields": entries}, "spec": {"env": env}}
+
+    by = {"manager": "kubectl-patch", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": others}
+    found = findings(REF, "app", body(twice, by), body(once), False)
+    assert [(f.kind, readable(f.path), f.by, f.expected, f.found) for f in found] == [
+        (CHANGED, "spec.env[name=A]", "kubectl-patch", once[0], [once[0], twice[2]])]
+    assert findings(REF, "app", body(twice, by), body(twice), False) == [], "what the description itself has twice is no drift"

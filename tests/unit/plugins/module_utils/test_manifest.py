@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 
 import pytest
@@ -53,7 +54,16 @@ BAD = [
     ("replicas as text", workload(replicas="3"), "spec.replicas is '3'"),
     ("replicas as bool", workload(replicas=True), "spec.replicas is True"),
     ("HPA min > max", workload("HorizontalPodAutoscaler", minReplicas=5, maxReplicas=2, scaleTargetRef={}), "1 <= min <= max"),
-    ("secret as a number", {**configmap(data={"pin": 12345}), "kind": "Secret"}, "data.pin is a int, where a text is needed"),
+    # What YAML makes of yes, 22:30, 0123, a time and bytes that nobody has quoted.
+    ("truth value in a ConfigMap", configmap(data={"on": True}), "data.on is True, where a text is needed: quote it"),
+    ("truth value in an environment", workload(template={"spec": {"containers": [{"env": [{"name": "A", "value": True}]}]}}),
+     "spec.template.spec.containers[0].env[0].value is True, where a text is needed: quote it"),
+    ("number among arguments", workload(template={"spec": {"containers": [{"args": ["--port", 8080]}]}}), "args[1] is 8080, where a text"),
+    ("number as a label of pods", workload(selector={"matchLabels": {"version": 1.1}}), "matchLabels.version is 1.1, where a text"),
+    ("number in a Service's selector", workload("Service", selector={"version": 2}), "spec.selector.version is 2, where a text"),
+    ("time", with_meta(annotations={"at": datetime.datetime(2031, 3, 25, 13, 37)}), "annotations.at is a time (2031-03-25 13:37:00), quote it"),
+    ("bytes", configmap(data={"x": b"abc"}), "data.x is of type bytes (b'abc'), quote it"),
+    ("secret as a number", {**configmap(data={"pin": 12345}), "kind": "Secret"}, "data.pin is a number, where a text is needed"),
     ("bad wave", with_meta(annotations={ANNOTATION_WAVE: "soon"}), "must be a whole number"),
     ("too large", configmap(data={"x": "y" * 2_000_000}), "split it"),
 ]
@@ -102,6 +112,50 @@ def test_preparing_labels_and_leaves_the_input_alone():
     assert "labels" not in manifest["metadata"]
     again = prepare({"app": [item.body]}, "genai")
     assert again[item.ref].body == item.body, "preparing twice is preparing once: the ledger stores prepared manifests"
+
+
+def test_a_secrets_texts_are_refused_without_their_values():
+    plain = {"enabled": True, "window": 1350, "hosts": ["very", "private"], "at": datetime.date(2031, 3, 25), "empty": None, "good": "text"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": plain}
+    with pytest.raises(InvalidInput, match="stringData.at is a date, quote it"):
+        prepare({"app": [secret]}, "genai")
+    with pytest.raises(InvalidInput) as caught:
+        prepare({"app": [{**secret, "stringData": {**plain, "at": "2031"}}]}, "genai")
+    assert all(f"stringData.{key} is a {kind}" in caught.value.message for key, kind in (("enabled", "truth value"), ("window", "number"), ("hosts", "list")))
+    assert not any(value in caught.value.message for value in ("True", "1350", "private", "stringData.empty", "stringData.good"))
+
+
+def test_nulls_are_handed_on_but_not_where_we_read_them():
+    made = {
+        **workload(replicas=None, template={"spec": {"nodeSelector": {"disk": None}}}), "status": None,
+    }
+    made["metadata"] |= {"labels": {"team": None}, "annotations": None, "uid": "x"}
+    item = next(iter(prepare({"app": [made]}, "genai").values()))
+    assert item.sent["spec"] == {"template": {"spec": {"nodeSelector": {"disk": None}}}}, "a null for replicas would be a claim to them"
+    assert item.body["spec"] == {"template": {"spec": {"nodeSelector": {}}}}
+    assert item.sent["metadata"]["labels"]["team"] is None and {"annotations", "uid"}.isdisjoint(item.sent["metadata"])
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": {"a": None}, "data": {"b": None}}
+    assert next(iter(prepare({"app": [secret]}, "genai").values())).sent["data"] == {"a": "", "b": None}
+
+
+def test_documents_that_hold_nothing_and_lists_of_one_kind():
+    listed = {"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "7"}, "items": [
+        {"metadata": {"name": "two", "namespace": "ns"}, "data": {"a": "2"}}, {**configmap("three"), "kind": "ConfigMap"}]}
+    found = prepare({"app": [None, configmap("one"), listed, None, {"apiVersion": "v1", "kind": "List", "items": [configmap("four")]}]}, "genai")
+    assert {str(ref) for ref in found} == {f"ConfigMap ns/{name}" for name in ("one", "two", "three", "four")}
+    assert prepare({"app": [None], "other": []}, "genai") == {}
+
+
+@pytest.mark.parametrize("name, right", [("system:node Bar_baz", True), ("a/b", False), ("..", False), ("50%", False)])
+def test_names_in_rbac_are_what_the_api_server_takes(name, right):
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+    with contextlib.nullcontext() if right else pytest.raises(InvalidInput, match="is not a valid Kubernetes name"):
+        assert prepare({"app": [role]}, "genai")
+
+
+def test_base64_may_have_line_breaks():
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "data": {"a": "aGVs\nbG8=\n"}}
+    assert prepare({"app": [secret]}, "genai")
 
 
 def test_secret_strings_become_data():
