@@ -12,7 +12,7 @@ from ._errors import ApiError, TimedOut, Unreachable
 from ._fields import removals
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, Ref
 from ._plan import ORPHAN, Action, Plan, is_policy
-from ._refusals import explain
+from ._refusals import explain, unanswered
 from ._types import ResourceType
 from ._wait import Waiter
 
@@ -20,26 +20,63 @@ from ._wait import Waiter
 DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
 # An API server looks for changed policies every second, and compiles them.
 POLICY_SECONDS = 2.5
+# How long a webhook whose workloads are ready may still not answer.
+WEBHOOK_SECONDS = 30.0
 
 
 Check = t.Callable[[], None]  # raises LockLost when the run must not go on
 
 
-def apply_plan(cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check) -> dict[Action, dict]:
-    """Creates and updates, wave by wave; {action: the object as the server has it now}. The first refusal ends it
-    (ApiError naming the object). `check` is called before each write."""
+def apply_plan(
+    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check
+) -> tuple[dict[Action, dict], list[Action]]:
+    """Creates and updates, wave by wave. Returns {action: the object as the server has it now}, and what is to be tried again once the
+    workloads are ready: a webhook judges it that does not answer yet, and the bundle itself has the Service for that. Any other refusal
+    ends it (ApiError naming the object). `check` is called before each write."""
     done: dict[Action, dict] = {}
+    early: list[Action] = []
     first = plan.first()
     if first:
         _delete(cluster, first, progress, check)
         cluster.gone([(action.rtype, action.ref) for action in first])
+    services = {action.ref for action in plan.actions if action.desired and action.ref.kind == "Service"}
     for wave in plan.waves():
         progress(f"applying {len(wave)} objects ({_kinds(wave)})")
-        done.update(zip(wave, cluster.each(lambda action: _apply_one(cluster, action, force, check), wave)))
-        definitions = {a.ref: a.rtype for a in wave if a.ref.kind in DEFINITIONS}
+        afters = dict(zip(wave, cluster.each(lambda action: _apply_unless_early(cluster, action, force, check, services.__contains__), wave)))
+        early += [action for action in wave if afters[action] is None]
+        done.update({action: after for action, after in afters.items() if after is not None})
+        definitions = {a.ref: a.rtype for a in wave if a.ref.kind in DEFINITIONS and a in done}
         Waiter(cluster, definitions, platform, progress).run(60)
         until_in_force(action.ref for action in wave)
-    return done
+    if early:
+        progress(f"{len(early)} objects ({_kinds(early)}) are judged by a webhook that does not answer yet; its Service is in the bundle, they come last")
+    return done, early
+
+
+def apply_early(cluster: Cluster, early: list[Action], force: bool, progress: t.Callable[[str], None], check: Check) -> dict[Action, dict]:
+    """What came too early for its webhook, now that the workloads are ready: {action: the object as the server has it now}. The API server
+    may need a moment until it reaches them, as may who gives a webhook its certificate."""
+    progress(f"applying {len(early)} objects ({_kinds(early)})")
+    done: dict[Action, dict] = {}
+    deadline = time.monotonic() + WEBHOOK_SECONDS
+    while True:
+        left = [action for action in early if action not in done]
+        afters = zip(left, cluster.each(lambda action: _apply_unless_early(cluster, action, force, check, lambda _service: time.monotonic() < deadline), left))
+        done.update({action: after for action, after in afters if after is not None})
+        if len(done) == len(early):
+            return done
+        time.sleep(1)
+
+
+def _apply_unless_early(cluster: Cluster, action: Action, force: bool, check: Check, forgiven: t.Callable[[Ref], bool]) -> dict | None:
+    """None when a webhook does not answer whose Service is forgiven that."""
+    try:
+        return _apply_one(cluster, action, force, check)
+    except ApiError as exc:
+        service = unanswered(exc)
+        if service is None or not forgiven(service):
+            raise
+        return None
 
 
 def hold_again(cluster: Cluster, plan: Plan, afters: dict[Action, dict], check: Check) -> None:

@@ -10,6 +10,7 @@ import re
 from ._errors import ApiError
 from ._fields import before_image, changed_paths
 from ._health import WEBHOOK_HINT
+from ._manifest import Ref
 from ._plan import Action
 
 
@@ -29,6 +30,12 @@ def explain(exc: ApiError, action: Action) -> ApiError:
     if "failed calling webhook" in text:
         text = f"{text}. Hint: {WEBHOOK_HINT}"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
+
+
+def unanswered(exc: ApiError) -> Ref | None:
+    """The Service whose webhook did not answer, where that is why something was refused."""
+    found = re.search(r"webhook .*https://([a-z0-9-]+)\.([a-z0-9-]+)\.svc[:/]", exc.message) if exc.status == 500 else None
+    return Ref("", "Service", found[2], found[1]) if found else None
 
 
 # What to do about a field that cannot be changed, by kind. The API server says only that it cannot, with the whole of the field in Go's words.

@@ -9,7 +9,7 @@ import datetime
 import typing as t
 import uuid
 
-from ._apply import apply_deletes, apply_plan, held_by, hold_again
+from ._apply import apply_deletes, apply_early, apply_plan, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
@@ -315,8 +315,11 @@ class Releaser:
         try:
             leaving = self._leaving(plan) if target.back else {}
             reading = self._before(plan)
-            afters = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
-            self._wait(plan, target, leaving, reading)
+            afters, early = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
+            self._wait(Plan([action for action in plan.actions if action not in early]), target, leaving, reading)
+            if early:
+                afters.update(apply_early(self.cluster, early, self.options.force, self.progress, self.lock.check))
+                self._wait(Plan(early), target, leaving, reading)
             hold_again(self.cluster, plan, afters, self.lock.check)
             apply_deletes(self.cluster, plan, self.progress, self.lock.check)
             self.lock.check()
@@ -378,7 +381,7 @@ class Releaser:
             waiter = self._waiter(waited.wanted, leaving)
             waiter.before, waiter.hoped = reading, waited.wanted if target.repair else set(filter(reading.was_broken, waited.hoped))
             waiter.run(self.options.wait_timeout)
-            self.not_ready = [*waiter.left.values(), *self._beside(waited.beside)]
+            self.not_ready += [*waiter.left.values(), *self._beside(waited.beside)]
 
     def _beside(self, others: dict[Ref, ResourceType]) -> list[str]:
         """What was not ready before and is not now: this run did not write to it, and does not fail if it cannot be looked at."""

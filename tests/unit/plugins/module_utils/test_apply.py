@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _undo
+from ansible_collections.genai.platform.plugins.module_utils import _apply, _undo
 from ansible_collections.genai.platform.plugins.module_utils._apply import let_go
 from ansible_collections.genai.platform.plugins.module_utils._undo import Entry, restore
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from fake import FakeCluster
-from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, managers, obj, owner
+from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, managers, obj, owner, releaser
 
 SPACE = obj("Namespace", "ns", None)
 CONFIGMAPS = ResourceType("", "v1", "ConfigMap", "configmaps", True)
@@ -221,3 +221,51 @@ def test_a_hand_edit_is_there_once_after_a_repair(cluster, at, managed_by, monke
     deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two")]})
     assert cluster.objects[configmap("one")]["data"] == {"a": "1", "z": "by hand"}
     assert managers(cluster, configmap("one")) == managed_by
+
+
+# --- what a webhook of the same release judges --------------------------------------------------------------------------
+SILENT = (
+    'Internal error occurred: failed calling webhook "hook.example.com": failed to call webhook: Post'
+    ' "https://hook.ns.svc:443/?timeout=10s": dial tcp 10.0.0.1:443: connect: connection refused'
+)
+
+
+def silent(cluster, monkeypatch, refusals, message=SILENT):
+    """The first writes of ConfigMap judged are refused for a webhook that does not answer; returns what was tried."""
+    apply, tried = cluster.apply, []
+
+    def judged(rtype, body, force=True, dry_run=False):
+        if body["metadata"]["name"] == "judged" and not dry_run:
+            tried.append(len(cluster.writes))
+            if len(tried) <= refusals:
+                raise ApiError(message, 500)
+        return apply(rtype, body, force, dry_run=dry_run)
+
+    monkeypatch.setattr(cluster, "apply", judged)
+    monkeypatch.setattr(_apply.time, "sleep", lambda _seconds: None)
+    return tried
+
+
+BUNDLE = {"app": [SPACE, obj("Service", "hook", "ns"), config("judged"), config("other")]}
+
+
+def test_what_its_webhook_does_not_answer_for_comes_last(cluster, monkeypatch):
+    lines: list[str] = []
+    tried = silent(cluster, monkeypatch, 3)
+    result = releaser(cluster, lines.append, complete=True).deploy(BUNDLE)
+    assert len(tried) == 4 and configmap("judged") in cluster.objects and {c["name"] for c in result["changes"]} == {"ns", "hook", "judged", "other"}
+    assert "1 objects (ConfigMap) are judged by a webhook that does not answer yet; its Service is in the bundle, they come last" in lines
+    assert deploy(cluster, BUNDLE)["changes"] == []
+
+
+@pytest.mark.parametrize("bundle, message, tries", [
+    ({"app": [SPACE, config("judged")]}, SILENT, 1),  # whose webhook it is, nobody in this bundle
+    (BUNDLE, SILENT.replace("failed calling webhook", "failed calling"), 1),
+    (BUNDLE, SILENT, 3),
+], ids=["another's webhook", "no webhook", "never"])
+def test_what_no_waiting_helps_fails_the_release(cluster, monkeypatch, bundle, message, tries):
+    tried = silent(cluster, monkeypatch, 10**9, message)
+    monkeypatch.setattr(_apply, "WEBHOOK_SECONDS", 0.0 if tries == 1 else 0.2)
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        deploy(cluster, bundle)
+    assert cluster.contents() == {} and (len(tried) == 1 if tries == 1 else len(tried) > 2)
