@@ -28,55 +28,57 @@ Check = t.Callable[[], None]  # raises LockLost when the run must not go on
 
 
 def apply_plan(
-    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check
+    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check, is_early: t.Callable[[ApiError], bool]
 ) -> tuple[dict[Action, dict], list[Action]]:
     """Creates and updates, wave by wave. Returns {action: the object as the server has it now}, and what is to be tried again once the
-    workloads are ready: a webhook judges it that does not answer yet, and the bundle itself has the Service for that. Any other refusal
-    ends it (ApiError naming the object). `check` is called before each write."""
+    workloads are ready. `is_early`: whether a refusal is a reason for that. Any other ends it (ApiError naming the object). `check` is
+    called before each write."""
     done: dict[Action, dict] = {}
     early: list[Action] = []
     first = plan.first()
     if first:
         _delete(cluster, first, progress, check)
         cluster.gone([(action.rtype, action.ref) for action in first])
-    services = {action.ref for action in plan.actions if action.desired and action.ref.kind == "Service"}
     for wave in plan.waves():
         progress(f"applying {len(wave)} objects ({_kinds(wave)})")
-        afters = dict(zip(wave, cluster.each(lambda action: _apply_unless_early(cluster, action, force, check, services.__contains__), wave)))
-        early += [action for action in wave if afters[action] is None]
-        done.update({action: after for action, after in afters.items() if after is not None})
+        afters = dict(zip(wave, cluster.each(lambda action: _apply_unless(cluster, action, force, check, is_early), wave)))
+        refused = {action: after for action, after in afters.items() if isinstance(after, ApiError)}
+        for action, why in refused.items():
+            progress(f"{action.ref}: tried again when the workloads are ready: {why.message.splitlines()[0]}")
+        early += refused
+        done.update({action: after for action, after in afters.items() if action not in refused})
         definitions = {a.ref: a.rtype for a in wave if a.ref.kind in DEFINITIONS and a in done}
         Waiter(cluster, definitions, platform, progress).run(60)
         until_in_force(action.ref for action in wave)
-    if early:
-        progress(f"{len(early)} objects ({_kinds(early)}) are judged by a webhook that does not answer yet; its Service is in the bundle, they come last")
     return done, early
 
 
-def apply_early(cluster: Cluster, early: list[Action], force: bool, progress: t.Callable[[str], None], check: Check) -> dict[Action, dict]:
-    """What came too early for its webhook, now that the workloads are ready: {action: the object as the server has it now}. The API server
-    may need a moment until it reaches them, as may who gives a webhook its certificate."""
+def apply_early(
+    cluster: Cluster, early: list[Action], force: bool, progress: t.Callable[[str], None], check: Check
+) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
+    """What was refused before the workloads were ready, in its order: {action: the object as the server has it now}, and what is refused
+    still. The API server may need a moment until it reaches a webhook, as may who gives that its certificate."""
     progress(f"applying {len(early)} objects ({_kinds(early)})")
     done: dict[Action, dict] = {}
     deadline = time.monotonic() + WEBHOOK_SECONDS
     while True:
         left = [action for action in early if action not in done]
-        afters = zip(left, cluster.each(lambda action: _apply_unless_early(cluster, action, force, check, lambda _service: time.monotonic() < deadline), left))
-        done.update({action: after for action, after in afters if after is not None})
-        if len(done) == len(early):
-            return done
+        afters = dict(zip(left, cluster.each(lambda action: _apply_unless(cluster, action, force, check, lambda _exc: True), left)))
+        refused = {action: after for action, after in afters.items() if isinstance(after, ApiError)}
+        done.update({action: after for action, after in afters.items() if action not in refused})
+        if not any(unanswered(exc) for exc in refused.values()) or time.monotonic() >= deadline:
+            return done, refused
         time.sleep(1)
 
 
-def _apply_unless_early(cluster: Cluster, action: Action, force: bool, check: Check, forgiven: t.Callable[[Ref], bool]) -> dict | None:
-    """None when a webhook does not answer whose Service is forgiven that."""
+def _apply_unless(cluster: Cluster, action: Action, force: bool, check: Check, tolerated: t.Callable[[ApiError], bool]) -> dict | ApiError:
+    """The object as the server has it now, or why it was refused where that is tolerated."""
     try:
         return _apply_one(cluster, action, force, check)
     except ApiError as exc:
-        service = unanswered(exc)
-        if service is None or not forgiven(service):
+        if exc.status == 401 or not tolerated(exc):
             raise
-        return None
+        return exc
 
 
 def hold_again(cluster: Cluster, plan: Plan, afters: dict[Action, dict], check: Check) -> None:

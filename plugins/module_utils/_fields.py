@@ -158,6 +158,28 @@ def images_of_others(live: dict) -> list[tuple[str, dict]]:
     return [(manager, _image(live, named)) for manager, named in fields.items()]
 
 
+def owners_again(now: list[dict], before: list[dict]) -> list[dict]:
+    """managedFields of an object to which we have put back by force what others had in it: theirs is theirs again, with its time.
+
+    `now`: as the server has them; `before`: our own entry and those of others from before the run. What others have written since stays.
+    """
+    known = {_who(entry): entry for entry in before}
+    found = [{**entry, **_regained(entry, known.pop(_who(entry)))} if _who(entry) in known else entry for entry in now]
+    return [entry for entry in [*found, *known.values()] if entry.get("manager") != MANAGER or entry in before]
+
+
+def _regained(entry: dict, before: dict) -> dict:
+    if entry.get("manager") == MANAGER:
+        return before
+    both = union(before.get("fieldsV1") or {".": {}}, entry.get("fieldsV1") or {".": {}})
+    return before if both == before.get("fieldsV1") else {"fieldsV1": both}
+
+
+def _who(entry: dict) -> tuple:
+    """What tells the entries of managedFields apart."""
+    return tuple(entry.get(field, "") for field in ("manager", "operation", "apiVersion", "subresource"))
+
+
 def before_image_forced(live: dict, desired: dict, also: dict | None = None) -> dict:
     """As `before_image`, plus what `desired` would take from other managers by force."""
     return _merged(before_image(live, also), _overlap(live, desired))

@@ -100,11 +100,16 @@ class State:
         if to == "previous":
             # One that removed the platform is nothing to return to.
             older = [r for r in deployed[:-1] if r["components"] and r["components"] != deployed[-1]["components"]]
-            # After a rollback "previous" is what came before the release rolled back to, not the one just undone.
-            limit = deployed[-1].get("rolled_back_to") or deployed[-1]["number"]
+            # After a rollback "previous" is what came before the release rolled back to, not the one just undone; nor does a drift fix,
+            # which is a return to the current one, come between.
+            limit, goals = deployed[-1]["number"], {r["number"]: r.get("rolled_back_to") for r in deployed}
+            while goals.get(limit):
+                limit = goals[limit]
             older = [r for r in older if r["number"] < limit]
             if not older:
-                raise InvalidInput(f"release {deployed[-1]['number']} has no predecessor in the ledger")
+                same = ", ".join(str(r["number"]) for r in deployed[:-1] if r["number"] < limit)
+                kept = f"those kept before it hold the same: {same}" if same else "none before it is kept"
+                raise InvalidInput(f"release {deployed[-1]['number']} has no predecessor in the ledger: {kept}")
             return older[-1]
         found = [r for r in deployed if str(r["number"]) == str(to)]
         if not found:

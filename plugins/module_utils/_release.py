@@ -23,11 +23,12 @@ from ._observe import observe, recorded_types
 from ._permissions import permit
 from ._occupied import foreign_resources, occupied
 from ._plan import (
-    CREATE, DELETE, KEEP, PROTECTED, TAKEN_OVER, UPDATE, Action, Plan, make_plan, merged, note_replacements, ref_from_key, refuse_foreign,
+    CREATE, DELETE, KEEP, PROTECTED, TAKEN_OVER, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, ref_from_key, refuse_foreign,
     refuse_irreversible, resolve,
 )
 from ._preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from ._references import missing
+from ._refusals import unanswered
 from ._types import ResourceType, group_kind
 from ._undo import Entry, Restored, entries, restore
 from ._verdict import Before, before, scope, unready_of
@@ -87,6 +88,7 @@ class Releaser:
         self.lock = Lock(cluster, ledger)
         self.run_id = uuid.uuid4().hex
         self.repaired: dict | None = None
+        self.refused: list[str] = []  # what a repair could not put back
         self.not_ready: list[str] = []  # what is not ready when the run ends, and failed nothing
 
     # --- entry points ------------------------------------------------------------------------------------------------
@@ -152,6 +154,11 @@ class Releaser:
 
     def carry_out(self, plan: Plan, state: State, vector: dict, target: Target, result: dict) -> dict:
         afters = self._transact(plan, state, vector, target)
+        if self.refused:
+            raise ReleaseFailed(
+                f"release {state.releases[-1]['number']} put back {len(afters)} objects, and {len(self.refused)} stay as they were:\n- "
+                + "\n- ".join(self.refused), problems=self.refused, requests=dict(self.cluster.requests),
+            )
         result.update(release=state.releases[-1]["number"], changed=True, **self._changes(plan, afters))
         return self._finished(result)
 
@@ -309,17 +316,14 @@ class Releaser:
             action.forced = self.options.force
         self._until_dying_are_gone(plan)
         created = self.ledger.ensure_namespace()
-        started, journal = self.cluster.server_time, entries(plan)
+        # A repair is never undone, by nobody: what was there before is what it mends.
+        started, journal = self.cluster.server_time, [] if target.repair else entries(plan)
         self._acquire(self._journal(started, journal), state)
         release = self._entry(state, started, target)
         try:
             leaving = self._leaving(plan) if target.back else {}
             reading = self._before(plan)
-            afters, early = apply_plan(self.cluster, plan, self.options.platform, self.options.force, self.progress, self.lock.check)
-            self._wait(Plan([action for action in plan.actions if action not in early]), target, leaving, reading)
-            if early:
-                afters.update(apply_early(self.cluster, early, self.options.force, self.progress, self.lock.check))
-                self._wait(Plan(early), target, leaving, reading)
+            afters = self._applied(plan, target, leaving, reading)
             hold_again(self.cluster, plan, afters, self.lock.check)
             apply_deletes(self.cluster, plan, self.progress, self.lock.check)
             self.lock.check()
@@ -328,11 +332,30 @@ class Releaser:
             self.lock.stop()  # the run that took over has restored, or will
             raise
         except BaseException as exc:
-            raise self._undo(exc, plan, journal, state, release, created) from exc
+            raise self._undo(exc, plan, journal, state, release, target, created) from exc
         try:
             self.lock.release()
         except (PlatformError, Interrupted) as exc:  # it is recorded, and the next run removes the journal of a recorded run
             self.progress(f"the release is done; its journal could not be removed: {exc.message}")
+        return afters
+
+    def _applied(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> dict[Action, dict]:
+        """Writes, and waits; {action: the object as it is now}. What has to come last comes when all else is ready: what a webhook judges
+        whose Service is in the bundle and does not answer yet. A repair goes on after any refusal, and what is refused stays as it is."""
+        services = {action.ref for action in plan.actions if action.desired and action.ref.kind == "Service"}
+        cluster, force, check = self.cluster, self.options.force, self.lock.check
+        is_early = (lambda exc: True) if target.repair else (lambda exc: unanswered(exc) in services)
+        afters, early = apply_plan(cluster, plan, self.options.platform, force, self.progress, check, is_early)
+        self._wait(Plan([action for action in plan.actions if action not in early]), target, leaving, reading)
+        if early:
+            more, refused = apply_early(cluster, early, force, self.progress, check)
+            if refused and not target.repair:
+                raise next(iter(refused.values()))
+            for action, exc in refused.items():
+                action.verb = UNCHANGED
+                self.refused.append(exc.message)
+            afters.update(more)
+            self._wait(Plan([*more]), target, leaving, reading)
         return afters
 
     def _acquire(self, journal: dict, state: State) -> None:
@@ -419,15 +442,17 @@ class Releaser:
         self.ledger.save(after, self.options.keep)
         state.releases, state.record, state.revisions = after.releases, after.record, after.revisions
 
-    def _undo(self, exc: BaseException, plan: Plan, journal: list[Entry], state: State, release: dict, created: bool) -> PlatformError:
+    def _undo(
+        self, exc: BaseException, plan: Plan, journal: list[Entry], state: State, release: dict, target: Target, created: bool
+    ) -> PlatformError:
         """Puts everything back and says so; the error to raise."""
         why = exc.message if isinstance(exc, Told) else f"{type(exc).__name__}: {exc}"
-        self.progress("failed, restoring the state before")
+        self.progress("failed, what was put back stays" if target.repair else "failed, restoring the state before")
         crossed = [mark for marks in one_way(a.desired for a in plan.writes if a.desired).values() for mark in marks]
         try:
             leaving = self._leaving(plan)
             report = self._restored(journal)
-            settled = "" if report.errors else self._settled(plan, leaving)
+            settled = "" if report.errors or target.repair else self._settled(plan, leaving)
             if not report.errors:
                 self.lock.check()
         except LockLost as lost:
@@ -437,7 +462,7 @@ class Releaser:
         if not report.errors:
             self._record_failure(state, release, why, created)
         facts = exc.facts if isinstance(exc, Told) else {}
-        outcome = report.outcome(settled)
+        outcome = "What it put back stays; run again for the rest." if target.repair else report.outcome(settled)
         if crossed:
             outcome += " It may have carried out changes that cannot be undone: " + "; ".join(crossed) + "."
         return ReleaseFailed(

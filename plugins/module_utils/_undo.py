@@ -11,7 +11,7 @@ import typing as t
 from ._apply import Check, delete_and_wait, let_go, until_in_force, wait_until_gone
 from ._cluster import Cluster
 from ._errors import ApiError, LockLost, PlatformError
-from ._fields import identity, images_of_others, is_scaled, other_managers, own_entry, owned_fields
+from ._fields import entries_of_others, identity, images_of_others, is_scaled, other_managers, own_entry, owned_fields, owners_again
 from ._health import WORKLOADS, not_ready
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, Ref
 from ._occupied import foreign_resources, occupied
@@ -44,6 +44,7 @@ class Entry:
     uid: str = ""  # of the object that was there
     one_way: bool = False  # it was announced that there is no way back
     forced: bool = False
+    owners: list = dataclasses.field(default_factory=list)  # of what is taken by force: our entry of managedFields and those of others
 
     @classmethod
     def of(cls, action: Action) -> Entry:
@@ -54,6 +55,7 @@ class Entry:
             live["spec"].get("replicas") if action.hold_replicas is not None or (action.verb == DELETE and is_scaled(live)) else None,
             action.others, live.get("metadata", {}).get("uid", ""),
             bool(action.desired and ANNOTATION_ONE_WAY in action.desired.body["metadata"].get("annotations", {})), action.forced,
+            [entry for entry in (own_entry(live), *entries_of_others(live)) if entry] if action.forced and action.verb == UPDATE else [],
         )
 
     @classmethod
@@ -162,7 +164,23 @@ class Undo:
                 self.cluster.apply(entry.rtype, image, force=True, manager=manager)
             if entry.replicas is not None:
                 self._hold_replicas(entry)  # it begins with one, and its autoscaler goes on from what there is
+        elif entry.owners:
+            self._give_back(entry, after)
         self.report.back.append(str(entry.ref))
+
+    def _give_back(self, entry: Entry, after: dict, attempts: int = 10) -> None:
+        """Makes what was put back by force its owners' own again: drift is to go on saying who changed what, and when."""
+        owners = owners_again(after["metadata"]["managedFields"], entry.owners)
+        if owners == after["metadata"]["managedFields"]:
+            return
+        change = {"metadata": {"resourceVersion": after["metadata"]["resourceVersion"], "managedFields": owners}}
+        try:
+            self.cluster.patch(entry.rtype, entry.namespace, entry.name, change)
+        except ApiError as exc:
+            newer = self.cluster.get(entry.rtype, entry.namespace, entry.name) if exc.status == 409 and attempts > 1 else None
+            if newer is None:
+                raise
+            self._give_back(entry, newer, attempts - 1)
 
     def _hold_replicas(self, entry: Entry) -> None:
         self.cluster.hold_replicas(entry.rtype, entry.namespace, entry.name, t.cast(int, entry.replicas))

@@ -7,10 +7,11 @@ import subprocess
 import time
 
 import pytest
+from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from bundles import Platform, obj, pod, workload
 from cluster import CONTROL_PLANE, kubectl, own, play
-from live import Api, Looker
+from live import Api, Looker, remove
 
 NS = own("drift")
 PLATFORM = Platform(NS)
@@ -192,20 +193,72 @@ def test_somebody_elses_object_of_the_same_name_is_put_back_too(looker):
     compared(fix=True)
 
 
-def test_a_repair_that_fails_leaves_the_change_as_it_was(looker):
+def by_hand():
+    """A change, an addition, and a change of what runs."""
     kubectl(*merge("configmap", "settings", {"data": {"level": "debug", "extra": "x"}}), "-n", NS)
     kubectl(*merge("quota", "quota", {"spec": {"hard": {"pods": "0"}}}), "-n", NS)
     kubectl("set", "image", "statefulset/store", "main=genai-platform/inference:2.0.0", "-n", NS)
-    found, before = named(compared()), looker.look()
+
+
+def test_a_repair_that_fails_keeps_what_it_put_back(looker, figure):
+    """Red where the state before is restored, and with it what the repair was to mend."""
+    by_hand()
+    found = compared()["drift"]
     releaser = PLATFORM.releaser()
     releaser.cluster.patch = lambda *_args: 1 / 0  # taking an addition away is the last step for an object
-    with pytest.raises(Exception, match="ZeroDivisionError"):
+    with pytest.raises(ReleaseFailed, match="What it put back stays; run again for the rest"):
         drift(releaser, True, None, ())
-    # What was handed to us by force stays ours: the values are back, but the name of who changed them is not.
-    assert looker.look().differences(before) == []
-    assert {entry[:3] for entry in found} >= {entry[:3] for entry in named(compared())}
+    left = compared()["drift"]
+    assert [entry for entry in left if entry["object"] == f"ConfigMap {NS}/settings"] == [entry for entry in found if entry["change"] == "added"]
     compared(fix=True)
     assert compared()["drift"] == []
+    figure("drift, a repair that ends half-way: put back stays / evidence of the rest", "yes / whole")
+
+
+def test_a_repair_goes_on_after_a_refusal(looker, figure):
+    """An admission policy forbids one of three: the other two are put back all the same, and the third is named."""
+    by_hand()
+    expression = "object.metadata.name != 'quota' || object.spec.hard.pods == '0'"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["resourcequotas"]}
+    inside = {"matchLabels": {"kubernetes.io/metadata.name": NS}}
+    policy = obj("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", NS, spec={
+        "failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule], "namespaceSelector": inside},
+        "validations": [{"expression": expression, "message": "the quota is frozen"}],
+    })
+    bound = obj("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", NS, spec={"policyName": NS, "validationActions": ["Deny"]})
+    api = Api()
+    paths = [f"/apis/admissionregistration.k8s.io/v1/{plural}/{NS}" for plural in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")]
+    quota = f"/api/v1/namespaces/{NS}/resourcequotas/quota"
+    try:
+        for path, body in zip(paths, (policy, bound)):
+            api.need("PATCH", path, body)
+        frozen = {"metadata": {"labels": {"probe": "1"}}, "spec": {"hard": {"pods": "9"}}}
+        until(lambda: api.request("PATCH", quota, frozen, "application/merge-patch+json", dryRun="All")[0] == 422)
+        with pytest.raises(ReleaseFailed, match="stay as they were:\n- base: ResourceQuota drift[a-z0-9]*/quota: .*the quota is frozen"):
+            drift(PLATFORM.releaser(), True, None, ())
+        left = compared()["drift"]
+        assert {entry["object"] for entry in left} == {f"ResourceQuota {NS}/quota"}
+    finally:
+        remove(api, paths)
+    until(lambda: api.request("PATCH", quota, frozen, "application/merge-patch+json", dryRun="All")[0] == 200)
+    compared(fix=True)
+    assert compared()["drift"] == []
+    figure("drift, one of three repairs is refused: put back / named", "2 / 1")
+
+
+def test_a_release_by_force_that_fails_takes_no_evidence_along(looker, figure):
+    """Users, 2. Red where the undo writes what others had under our own name: drift is then blind to it, or does not know who it was."""
+    by_hand()
+    found, before = compared()["drift"], looker.look()
+    wrong = obj("networking.k8s.io/v1", "Ingress", "wrong", NS, spec={"rules": [{"host": "not a host"}]})
+    with pytest.raises(ReleaseFailed, match="The state before is restored"):
+        PLATFORM.deploy({**BUNDLE, "wrong": [wrong]}, force=True)
+    after = looker.look()
+    assert after.differences(before) == [] and after.owned_otherwise(before) == []
+    assert compared()["drift"] == found, "field, who and when"
+    compared(fix=True)
+    assert compared()["drift"] == []
+    figure("users 2, a release by force that fails: hand edits still named with field, who and when", f"{len(found)} of {len(found)}")
 
 
 def test_exit_codes_and_report(tmp_path, figure):

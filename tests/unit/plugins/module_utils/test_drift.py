@@ -165,7 +165,7 @@ def strip_of(cluster):
     path = ("f:spec", "f:template", "f:spec", "f:containers", SPY)
     desired = Desired("app", REF, RELEASED, RELEASED, 0, "")
     action = Action(UPDATE, REF, "app", ResourceType("apps", "v1", "Deployment", "deployments", True), 0, desired, cluster.obj, strip=(path,))
-    return list(apply_plan(cluster, Plan([action]), "p", True, lambda _line: None, lambda: None)[0].values())
+    return list(apply_plan(cluster, Plan([action]), "p", True, lambda _line: None, lambda: None, lambda _exc: False)[0].values())
 
 
 def test_what_was_added_goes_although_controllers_write_meanwhile():

@@ -220,3 +220,26 @@ def _granular(value):
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
 def test_projecting_on_everything_gives_everything(value):
     assert fields.project(value, _granular(value)) == value
+
+
+# --- whose it was before we took it ------------------------------------------------------------------------------------
+OURS = {"manager": fields.MANAGER, "operation": "Apply", "apiVersion": "v1", "time": "t1", "fieldsV1": {"f:data": {"f:a": {}}}}
+THEIRS = {"manager": "kubectl-patch", "operation": "Update", "apiVersion": "v1", "time": "t2", "fieldsV1": {"f:data": {"f:b": {}, "f:c": {}}}}
+TAKEN = {**OURS, "time": "t4", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}, "f:c": {}}}}
+STATUS = {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status", "apiVersion": "v1", "time": "t3", "fieldsV1": {"f:status": {}}}
+
+
+@pytest.mark.parametrize("now, after", [
+    ([TAKEN, STATUS], [OURS, STATUS, THEIRS]),  # all of theirs was taken
+    ([TAKEN, {**THEIRS, "fieldsV1": {"f:data": {"f:c": {}}}}], [OURS, THEIRS]),  # some of it
+    # they have written since: that stays, with its time
+    ([TAKEN, {**THEIRS, "time": "t5", "fieldsV1": {"f:data": {"f:d": {}}}}],
+     [OURS, {**THEIRS, "time": "t5", "fieldsV1": {"f:data": {"f:b": {}, "f:c": {}, "f:d": {}}}}]),
+    ([OURS, THEIRS], [OURS, THEIRS]),  # nothing was taken
+], ids=["all", "some", "written since", "nothing"])
+def test_what_was_taken_by_force_is_its_owners_again(now, after):
+    assert fields.owners_again(now, [OURS, THEIRS]) == after
+
+
+def test_where_we_had_nothing_before_we_have_nothing_after():
+    assert fields.owners_again([TAKEN, STATUS], [THEIRS]) == [STATUS, THEIRS]

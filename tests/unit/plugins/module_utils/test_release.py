@@ -11,6 +11,7 @@ from ansible_collections.genai.platform.plugins.module_utils._errors import ApiE
 from ansible_collections.genai.platform.plugins.module_utils._input import history
 from ansible_collections.genai.platform.plugins.module_utils._ledger import State
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from fake import CUT, FakeCluster
 from story import deploy, obj, releaser, roll_back, state
 
@@ -183,6 +184,20 @@ def test_previous_steps_back_and_does_not_swing(cluster):
     deploy(cluster, V2)
     roll_back(cluster)
     with pytest.raises(InvalidInput, match="has no predecessor"):
+        roll_back(cluster)
+
+
+def test_previous_is_the_same_before_and_after_a_drift_fix(cluster):
+    deploy(cluster, V1)
+    deploy(cluster, V2)
+    deploy(cluster, V1)
+    roll_back(cluster, "2")
+    assert state(cluster).find("previous")["number"] == 1
+    cluster.edit(Ref("", "ConfigMap", "ns", "one"), {"data": {"b": "by hand"}})
+    assert drift(releaser(cluster), True, None, [])["fixed"] == 1
+    assert state(cluster).find("previous")["number"] == 1, "not 3, which was left for 2"
+    roll_back(cluster)
+    with pytest.raises(InvalidInput, match="release 6 has no predecessor in the ledger: none before it is kept"):
         roll_back(cluster)
 
 
