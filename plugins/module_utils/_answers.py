@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import typing as t
 
+from ._consistency import quantity
 from ._fields import applied_fingerprint, entries_of_others, is_scaled, own_entry, owned_fields
 from ._health import WORKLOADS
 from ._manifest import LABEL_PLATFORM, Ref, hpa_targets
@@ -17,6 +18,8 @@ SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Se
 DRIFT_HINT = "ansible-playbook drift.yml shows what was changed by hand, and -e fix=true puts it back"
 BESIDE_HINT = "why they are not ready stands beside this, as far as it is known"
 SETTINGS = ("ConfigMap", "Secret")
+NAME_LABEL = "kubernetes.io/metadata.name"  # on every Namespace
+FOR_PODS = ("pods", "count/pods", "cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 Live = t.Mapping[Ref, dict]
 
 
@@ -30,10 +33,12 @@ class Silence:
     hint: str
 
 
-def silent(judged: Live, live: Live, slices: t.Iterable[dict], touched: t.Container[Ref] = ()) -> list[Silence]:
-    """Services that no pod answers for, and autoscalers that do nothing. `judged`: what the platform has released; `live`: that, and what
-    others have made with its labels; `slices`: the EndpointSlices of their namespaces; `touched`: see `edited`."""
-    return [*_unanswered(judged, live, _endpoints(slices), touched), *_idle(judged, live)]
+def silent(judged: Live, live: Live, slices: t.Iterable[dict], touched: t.Container[Ref] = (), hooks: t.Iterable[Hook] = ()) -> list[Silence]:
+    """Services that no pod answers for, webhooks that nobody serves, and autoscalers that do nothing. `judged`: what the platform has
+    released; `live`: that, and what others have made with its labels; `slices`: the EndpointSlices of their namespaces and of those of
+    `hooks`; `touched`: see `edited`."""
+    ready = _endpoints(slices)
+    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live)]
 
 
 def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]:
@@ -61,6 +66,79 @@ def _unanswered(judged: Live, live: Live, ready: t.Mapping[tuple[str, str], int]
             yield Silence(ref, "NoEndpoints", f"none of the pods that it selects ({labels}) is ready", BESIDE_HINT)
         elif not chosen and (ref in touched or any(other in touched for other in beside)):
             yield Silence(ref, "NoEndpoints", f"it selects {labels}, which no workload of the platform has, and no pod answers", DRIFT_HINT)
+
+
+# --- webhooks --------------------------------------------------------------------------------------------------------
+
+
+class Hook(t.NamedTuple):
+    """A webhook without whose answer something that matters here is refused. `service`: (namespace, name) of who is to answer."""
+
+    ref: Ref
+    name: str
+    service: tuple[str, str]
+    ours: bool
+
+
+def hooks(configurations: t.Iterable[tuple[Ref, dict]], judged: Live) -> list[Hook]:
+    """Those of ours that a Service is to serve, and those of others that are asked about new pods in a namespace of ours: what else they
+    are asked about is not our concern, and whether a condition of theirs holds cannot be told."""
+    spaces = {ref.name: obj["metadata"].get("labels") or {} for ref, obj in judged.items() if ref.kind == "Namespace"}
+    spaces.update({ref.namespace: {NAME_LABEL: ref.namespace} for ref in judged if ref.namespace and ref.namespace not in spaces})
+    found = []
+    for ref, configuration in configurations:
+        for each in configuration.get("webhooks") or []:
+            service = (each.get("clientConfig") or {}).get("service")
+            if service and each.get("failurePolicy") != "Ignore" and (ref in judged or _stops_pods(each, spaces.values())):
+                found.append(Hook(ref, each["name"], (service["namespace"], service["name"]), ref in judged))
+    return found
+
+
+def _stops_pods(hook: dict, spaces: t.Iterable[dict]) -> bool:
+    asked = any(
+        {"", "*"} & set(rule.get("apiGroups") or ()) and {"pods", "*", "*/*"} & set(rule.get("resources") or ())
+        and {"CREATE", "*"} & set(rule.get("operations") or ()) and rule.get("scope") != "Cluster" for rule in hook.get("rules") or []
+    )
+    told = any((hook.get("objectSelector") or {}).get(field) for field in ("matchLabels", "matchExpressions")) or hook.get("matchConditions")
+    return asked and not told and any(_chosen(hook.get("namespaceSelector") or {}, labels) for labels in spaces)
+
+
+def _chosen(selector: dict, labels: dict) -> bool:
+    """Whether a label selector (meta/v1) chooses what has these labels."""
+    rules: dict[str, t.Callable[[str, list], bool]] = {
+        "In": lambda key, values: labels.get(key) in values, "NotIn": lambda key, values: labels.get(key) not in values,
+        "Exists": lambda key, _values: key in labels, "DoesNotExist": lambda key, _values: key not in labels,
+    }
+    expressions = selector.get("matchExpressions") or []
+    return (selector.get("matchLabels") or {}).items() <= labels.items() and all(
+        rules[each["operator"]](each["key"], each.get("values") or []) for each in expressions
+    )
+
+
+def _unserved(found: t.Iterable[Hook], ready: t.Mapping[tuple[str, str], int]) -> t.Iterator[Silence]:
+    for hook in found:
+        if not ready[hook.service]:
+            what = "what it judges" if hook.ours else "every new pod here"
+            hint = DRIFT_HINT if hook.ours else f"start what serves it, or kubectl delete {hook.ref.kind.lower()} {hook.ref.name}"
+            message = f"no pod answers for its Service {'/'.join(hook.service)}, and without an answer {what} is refused"
+            yield Silence(hook.ref, "NoWebhookServer", f"webhook {hook.name}: {message}", hint)
+
+
+# --- room ------------------------------------------------------------------------------------------------------------
+
+
+def no_room(quotas: t.Iterable[tuple[Ref, dict]], judged: Live, touched: t.Container[Ref]) -> list[Silence]:
+    """Quotas under which no pod of the platform could start again: made or changed by others, for one that was released so is meant."""
+    spaces = {ref.namespace for ref, obj in judged.items() if ref.kind in WORKLOADS and not _none_wanted(ref, obj, judged)}
+    found = []
+    for ref, quota in quotas:
+        spec = quota.get("spec") or {}
+        none = sorted(name for name, amount in (spec.get("hard") or {}).items() if name in FOR_PODS and quantity(amount) == 0)
+        meant = ref in judged and ref not in touched
+        if none and ref.namespace in spaces and not meant and not spec.get("scopes") and not spec.get("scopeSelector"):
+            hint = DRIFT_HINT if ref in judged else f"kubectl delete resourcequota -n {ref.namespace} {ref.name}, or ask who made it"
+            found.append(Silence(ref, "NoRoom", f"it allows {', '.join(f'{name}: 0' for name in none)}, so that no pod can start again", hint))
+    return found
 
 
 def _selects(selector: dict, workload: dict) -> bool:

@@ -86,11 +86,11 @@ def findings(
         entry = _owner(entries, path)
         if path == REPLICAS and (scaled or _is_autoscaler(entry)):
             continue
-        found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **_by(entry)))
+        found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **written_by(entries, path)))
     twice = {path for path, _items in repeated(expected, ours)}
     for path, items in repeated(live, ours):  # the last of them counts, or the first: that depends on the field
         if path not in twice:
-            found.append(Finding(ref, component, CHANGED, path, value_at(expected, path), items, **_by(_owner(entries, path))))
+            found.append(Finding(ref, component, CHANGED, path, value_at(expected, path), items, **written_by(entries, path)))
     return found if taken_over else found + list(_additions(ref, component, live, ours, scaled, ignored))
 
 
@@ -122,7 +122,9 @@ def _added(fields: dict, ours: dict, path: Path = ()) -> t.Iterator[Path]:
             yield from _added(sub, ours, here)
 
 
-def _by(entry: dict | None) -> dict[str, str]:
+def written_by(entries: list[dict], path: Path) -> dict[str, str]:
+    """Who wrote the field last, we ourselves aside, and when; {} when managedFields does not know."""
+    entry = _owner(entries, path)
     return {"by": entry["manager"], "at": entry.get("time", "")} if entry else {}
 
 

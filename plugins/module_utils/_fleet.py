@@ -54,10 +54,11 @@ class Survey:
     plans: list[NodePlan]
     kept: dict[str, str]
     others: list[NodePlan]
+    only: frozenset[str] | None = None
 
     @property
     def todo(self) -> list[NodePlan]:
-        return [plan for plan in self.plans if plan.patch and plan.name not in self.kept]
+        return [plan for plan in self.plans if plan.patch and plan.name not in self.kept and (self.only is None or plan.name in self.only)]
 
 
 @dataclasses.dataclass
@@ -67,7 +68,8 @@ class Fleet:
     `max_changed`: of the nodes that are ours already, as `limit` reads it. `emptied_pools`: what to do about a pool that would lose all
     of its nodes, REFUSE, KEEP or ALLOW. `lock`: taken while nodes are written, if given; `pools_again` then reads the pools anew.
     `platform`: whose pools they are; nodes of another one are left alone. `needless`: asked when the nodes may not be listed, whether
-    there is nothing to do on them anyway.
+    there is nothing to do on them anyway. `force`: whether what others have put in the place of ours goes. `only`: the nodes that are
+    written to, all when None.
     """
 
     cluster: Cluster
@@ -80,6 +82,8 @@ class Fleet:
     pools_again: t.Callable[[], list[Pool] | None] | None = None
     platform: str = "genai"
     needless: t.Callable[[], bool] = lambda: False
+    force: bool = False
+    only: frozenset[str] | None = None
 
     def apply(self) -> dict:
         """Raises InvalidInput, NotPermitted or Busy before any write, NodesFailed (with the same result as facts) when nodes could not be
@@ -119,7 +123,7 @@ class Fleet:
         touched = [plan for plan in plans if plan.name not in kept]
         refuse_too_many(touched, self.max_changed)
         refuse_thinned(touched, names - losing.keys(), self.max_changed)
-        return Survey(nodes, plans, kept, others)
+        return Survey(nodes, plans, kept, others, self.only)
 
     def _look(self) -> tuple[list[Hardware], list[NodePlan], list[NodePlan]]:
         """What the nodes are, what is to become of them, and those that a pool matches and another platform has. Of a node itself nothing
@@ -140,7 +144,7 @@ class Fleet:
     def _plan(self, node: dict) -> tuple[NodePlan, list[str]]:
         """(the plan, the pools that match the node). More than one pool makes no good plan, unless another platform has the node."""
         found = pools_of(self.pools, node)
-        return plan_node(node, found[0] if found else None, self.platform), [pool.name for pool in found]
+        return plan_node(node, found[0] if found else None, self.platform, self.force), [pool.name for pool in found]
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -288,6 +292,11 @@ def released_pools(ledger: Ledger, which: str) -> list[dict] | None:
     release = state.current if which == "current" else state.find(which)
     revision = release["components"].get(COMPONENT) if release else None
     manifests = ledger.manifests(COMPONENT, revision) if revision else []
+    return pools_in(manifests)
+
+
+def pools_in(manifests: t.Iterable[dict]) -> list[dict]:
+    """The pools that manifests of the component describe."""
     return [pool for item in manifests if item["metadata"]["name"] == CONFIG_MAP for pool in json.loads(item["data"][KEY])]
 
 

@@ -64,14 +64,15 @@ class _Part(t.NamedTuple):
     stays: bool
 
 
-def plan_node(node: dict, pool: Pool | None, platform: str) -> NodePlan:
-    """What has to change on a node of `pool`, or of none, for `platform`: nothing when the node belongs to another platform."""
+def plan_node(node: dict, pool: Pool | None, platform: str, force: bool = False) -> NodePlan:
+    """What has to change on a node of `pool`, or of none, for `platform`: nothing when the node belongs to another platform. `force`: what
+    others have put in the place of ours is no conflict, it goes."""
     meta, said = node["metadata"], platform_of(node)
     if said not in ("", platform):
         return NodePlan(meta["name"], pool.name if pool else "", {}, _nothing(), _nothing(), [], False, other=said)
     managers = owners(node)
-    labels = _labels(node, managers, pool.labels if pool else {})
-    taints, record, written = _taints(node, pool.taints if pool else ())
+    labels = _labels(node, managers, pool.labels if pool else {}, force)
+    taints, record, written = _taints(node, pool.taints if pool else (), force)
     known, stays = labels.known or taints.known or bool(said), labels.stays or taints.stays
     patch: dict = {}
     if labels.before != labels.after:
@@ -122,11 +123,11 @@ def owners(node: dict) -> dict[str, set[str]]:
     return found
 
 
-def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str]) -> _Part:
+def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str], force: bool) -> _Part:
     live = node["metadata"].get("labels") or {}
     mine = {key for key, names in managers.items() if names == {MANAGER} and key in live}
     changed = {key: value for key, value in wanted.items() if live.get(key) != value}
-    foreign = sorted(key for key in changed if key in live and key not in mine)
+    foreign = sorted(key for key in changed if key in live and key not in mine and not force)
     conflicts = [
         Conflict(node["metadata"]["name"], "label", key, wanted[key], live[key], ", ".join(sorted(managers.get(key) or {"nobody known"})))
         for key in foreign
@@ -139,9 +140,9 @@ def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str]) -
 # --- taints ----------------------------------------------------------------------------------------------------------
 
 
-def _taints(node: dict, wanted: t.Sequence[Taint]) -> tuple[_Part, str | None, list[dict] | None]:
+def _taints(node: dict, wanted: t.Sequence[Taint], force: bool) -> tuple[_Part, str | None, list[dict] | None]:
     """(the part, the annotation's new text, the node's new taints); None for what stays as it is."""
-    live, recorded = node.get("spec", {}).get("taints") or [], _recorded(node)
+    live, recorded = node.get("spec", {}).get("taints") or [], _recorded(node) | ({taint.id for taint in wanted} if force else set())
     others = {Taint.of(item).id: Taint.of(item) for item in live if Taint.of(item).id not in recorded}
     ours = {taint.id: taint for taint in wanted if taint.id not in others}
     manager = ", ".join(sorted(_taint_managers(node))) or "nobody known"

@@ -9,6 +9,8 @@ import typing as t
 from ._refusals import explain
 from ._drift import ADDED, CHANGED, DELETED, REPLICAS, Finding, findings
 from ._errors import ApiError, InvalidInput
+from ._fleet import COMPONENT
+from ._gpu_drift import UNSEEN, node_findings, put_back
 from ._manifest import hpa_targets
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan, refuse_foreign
 from ._release import Releaser, Target
@@ -29,31 +31,39 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
     target = Target(releaser.described(current, chosen), chosen, lambda _ref: True, current["number"], back=True, repair=True)
     plan = releaser.plan(target, state)
     found = _find(releaser, plan, ignored)
+    pools = [item.body for item in target.desired.values() if item.component == COMPONENT]
+    nodes = node_findings(releaser.cluster, pools, options.platform)
+    differences = found + (nodes or [])
     result = {
         "changed": False,
         "platform": options.platform,
         "server": releaser.cluster.server,
         "release": current["number"],
         "checked": sum(action.desired is not None for action in plan.actions),
-        "drift": [finding.facts() for finding in found],
-        "drift_lines": [finding.line() for finding in found],
+        "drift": [finding.facts() for finding in differences],
+        "drift_lines": [finding.line() for finding in differences],
         "interrupted": releaser.repaired if options.check else None,
         "fixed": 0,
         "not_ready": [],
         "requests": dict(releaser.cluster.requests),
     }
     if options.diff:
-        result["diff"] = [_diff(finding) for finding in found]
-    if not fix or not found:
+        result["diff"] = [_diff(finding) for finding in differences]
+    if nodes is None:
+        result["warnings"] = [f"not compared: {UNSEEN}"]
+    if not fix or not differences:
         return result
     live = {action.ref: action.live for action in plan.actions if action.live}
     refuse_foreign(target.desired, live, {}, options.platform, force=False)  # what another platform has made its own is not taken back
-    result.update(changed=True, fixed=len(found))
+    result.update(changed=True, fixed=len(differences))
     _only(plan, found)
     releaser.permit(plan)
     if preview:
         return result
-    return releaser.carry_out(plan, state, releaser.vector(target, state), target, result)
+    if nodes:
+        put_back(releaser.cluster, releaser.ledger, pools, options.platform, {finding.ref.name for finding in nodes}, options.facts["by"])
+        result["requests"] = dict(releaser.cluster.requests)
+    return releaser.carry_out(plan, state, releaser.vector(target, state), target, result) if found else result
 
 
 def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Finding]:

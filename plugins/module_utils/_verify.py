@@ -7,9 +7,12 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ._answers import DRIFT_HINT, by_whom, edited, silent, strangers
+from ._answers import DRIFT_HINT, Silence, by_whom, edited, hooks, no_room, silent, strangers
 from ._cluster import Cluster
+from ._drift import Finding
 from ._errors import ApiError, Hopeless, InvalidInput, TimedOut
+from ._fleet import COMPONENT
+from ._gpu_drift import UNSEEN, node_findings
 from ._health import not_ready
 from ._ledger import Ledger, State
 from ._manifest import Ref
@@ -22,10 +25,15 @@ HEALTHY, FAILED, TIMED_OUT = "healthy", "failed", "timed_out"
 BESIDE_SECONDS = 8  # for what else there is to be said, once it is known that not all is well
 ENDPOINT_SECONDS = 5  # until a Service's endpoints follow its pods
 SLICES = ResourceType("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
+HOOKS = tuple(
+    ResourceType("admissionregistration.k8s.io", "v1", f"{kind}WebhookConfiguration", f"{kind.lower()}webhookconfigurations", False)
+    for kind in ("Mutating", "Validating")
+)
+QUOTAS = ResourceType("", "v1", "ResourceQuota", "resourcequotas", True)
 # What acts on all pods of a namespace, whoever made it.
 ROOM = (
+    QUOTAS,
     ResourceType("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True),
-    ResourceType("", "v1", "ResourceQuota", "resourcequotas", True),
     ResourceType("", "v1", "LimitRange", "limitranges", True),
     ResourceType("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True),
 )
@@ -50,10 +58,15 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
     judged = {ref: obj for ref, obj in there.items() if ref in refs}
     changed = edited(record, judged)
     silences, unseen = _silent(cluster, judged, there, changed, ENDPOINT_SECONDS if verdict == HEALTHY else 0)
-    problems += silences
+    room = _in_the_room(cluster, {ref.namespace for ref in judged} - {""})
+    problems += silences + [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed)]
+    pools = ledger.manifests(COMPONENT, state.deployed["components"][COMPONENT]) if COMPONENT in record and COMPONENT in state.deployed["components"] else []
+    nodes = node_findings(cluster, pools, ledger.platform)
+    problems += [_of_node(finding) for finding in nodes or []]
+    unseen += [UNSEEN] if nodes is None else []
     if problems and verdict == HEALTHY:
         verdict = FAILED
-    checked = len(_recorded(record))
+    recorded = set(map(str, _recorded(record)))
     return {
         "changed": False,
         "verdict": verdict,
@@ -61,11 +74,11 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
         "server": cluster.server,
         "release": release,
         "interrupted": {name: journal[name] for name in ("by", "at")} if journal else None,
-        "checked": checked,
-        "ready": checked - len({str(ref) for ref in waiter.waiting} | {problem["object"] for problem in problems}),
+        "checked": len(recorded),
+        "ready": len(recorded - {str(ref) for ref in waiter.waiting} - {problem["object"] for problem in problems}),
         "problems": problems,
         "changed_by_others": [f"{ref}{by_whom(judged[ref])}" for ref in sorted(changed)],
-        "strangers": strangers(_in_the_room(cluster, {ref.namespace for ref in judged} - {""}), ledger.platform, set(_recorded(state.record))),
+        "strangers": strangers(room, ledger.platform, set(_recorded(state.record))),
         "not_checked": unseen,
         "seconds": round(time.monotonic() - started, 1),
         "requests": dict(cluster.requests),
@@ -84,22 +97,30 @@ def _waited(waiter: Waiter, timeout: float) -> tuple[str, list[dict]]:
 def _silent(cluster: Cluster, judged: dict[Ref, dict], live: dict[Ref, dict], changed: t.Collection[Ref], seconds: float) -> tuple[list[dict], list[str]]:
     """(problems, what could not be looked at) of what is there, and does nothing for who needs it. Endpoints follow their pods: they are
     asked again for some seconds."""
-    spaces = sorted({ref.namespace for ref in judged if ref.kind == "Service" and not ref.group})
+    lists = cluster.each(lambda rtype: _listed(cluster, rtype, ""), HOOKS)
+    asked = hooks([(ref_of(rtype, obj), obj) for rtype, found in zip(HOOKS, lists) for obj in found or ()], judged)
+    blind = [f"{rtype.kind}s: this identity may not list them" for rtype, found in zip(HOOKS, lists) if found is None]
+    spaces = sorted({ref.namespace for ref in judged if ref.kind == "Service" and not ref.group} | {hook.service[0] for hook in asked})
     deadline = time.monotonic() + seconds
     while True:
         listed = dict(zip(spaces, cluster.each(lambda space: _listed(cluster, SLICES, space), spaces)))
         unseen = [space for space, slices in listed.items() if slices is None]
         seen = {ref: obj for ref, obj in judged.items() if ref.kind != "Service" or ref.namespace not in unseen}
-        found = silent(seen, live, (each for slices in listed.values() for each in slices or ()), changed)
-        if not any(each.ref.kind == "Service" for each in found) or time.monotonic() >= deadline:
-            problems = [_problem(each.ref, each.reason, each.message, each.hint) for each in found]
-            return problems, [f"the endpoints of Services in {space}: this identity may not list EndpointSlices there" for space in unseen]
+        served = [hook for hook in asked if hook.service[0] not in unseen]
+        found = silent(seen, live, (each for slices in listed.values() for each in slices or ()), changed, served)
+        if all(each.ref.kind == "HorizontalPodAutoscaler" for each in found) or time.monotonic() >= deadline:
+            said = [f"the endpoints of Services in {space}: this identity may not list EndpointSlices there" for space in unseen]
+            return [_of(each) for each in found], blind + said
         time.sleep(0.5)
+
+
+def _of(silence: Silence) -> dict:
+    return _problem(silence.ref, silence.reason, silence.message, silence.hint)
 
 
 def _in_the_room(cluster: Cluster, spaces: t.Collection[str]) -> list[tuple[Ref, dict]]:
     asked = [(rtype, space) for space in sorted(spaces) for rtype in ROOM]
-    lists = cluster.each(lambda item: _listed(cluster, *item, metadata=True), asked)
+    lists = cluster.each(lambda item: _listed(cluster, *item, metadata=item[0] is not QUOTAS), asked)
     return [(ref_of(rtype, obj), obj) for (rtype, _space), found in zip(asked, lists) for obj in found or ()]
 
 
@@ -137,6 +158,10 @@ def _missing(ref: Ref, type_gone: bool) -> dict:
 
 def _going(ref: Ref) -> dict:
     return _problem(ref, "Terminating", "somebody deleted it, and it is on its way out", "look at its finalizers; then run site.yml")
+
+
+def _of_node(finding: Finding) -> dict:
+    return _problem(finding.ref, "NotOfItsPool", finding.line().partition(f"{finding.ref}: ")[2], DRIFT_HINT)
 
 
 def _problem(ref: Ref, reason: str, message: str, hint: str) -> dict:

@@ -10,12 +10,15 @@ import time
 import typing as t
 
 import pytest
+from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet
+from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
 from bundles import Platform, obj, pod, workload
 from cluster import NAME, PLAIN, REPOSITORY, kubectl
 from live import until
-from living import API, autoscaler, delete, edit, path, secret, settings, space, there
+from living import API, autoscaler, by_hand, delete, edit, path, secret, settings, space, there
+from operators import certificate, gauges, operator
 
 LOOK_SECONDS = 20
 SERVE = """
@@ -112,6 +115,10 @@ def no_room(namespace: str) -> None:
     pods_restart(namespace)
 
 
+def frozen(namespace: str) -> None:
+    edit(quota(namespace), {"spec": {"hard": {"pods": "0"}}})
+
+
 def no_account(namespace: str) -> None:
     delete(account(namespace))
     pods_restart(namespace)
@@ -154,6 +161,7 @@ WAYS = {
     "a key added": Way(added_key, ("bad is yes", "changed by others since it was released: ConfigMap {0}/settings (kubectl-edit")),
     "a NetworkPolicy deleted": Way(no_rule, ("NetworkPolicy {0}/web: Missing",), down=False),
     "a quota of nothing": Way(no_room, ("exceeded quota", "changed by others since it was released: ResourceQuota {0}/all")),
+    "a quota of nothing while all runs": Way(frozen, ("ResourceQuota {0}/all: NoRoom: it allows pods: 0, so that no pod can start again",), down=False),
     "the account deleted": Way(no_account, ("ServiceAccount {0}/web: Missing", 'serviceaccount "web" not found')),
     "a Secret deleted": Way(no_secret, ("Secret {0}/key: Missing", 'secret "key" not found')),
     "another selector": Way(selector, ("Service {0}/web: NoEndpoints", "app=wbe", "changed by others since it was released: Service {0}/web")),
@@ -193,6 +201,87 @@ def test_what_kubectl_breaks_is_named_and_mended(living, figure, name):
     verdict, said = look(platform, 60)
     assert verdict == "healthy", said
     figure(f"on call, {name}: cause named / mended by drift.yml, answered after, s", f"yes / {seconds:.0f}")
+
+
+def test_what_a_pool_gave_to_its_nodes_is_put_back(living, figure):
+    """Users, 13. Red where nobody looks at nodes, and what a person has put in the place of ours stays for ever."""
+    platform, node = living("pools"), f"{NAME}-worker2"
+    where = platform.name
+    labels, taint = {f"{where}/type": "l4", f"{where}/tier": "hot"}, {"key": f"{where}/gpu", "value": "yes", "effect": "PreferNoSchedule"}
+    pools = [{"name": "l4", "match": {"nodes": [node]}, "labels": labels, "taints": [taint]}]
+    described = obj("v1", "ConfigMap", "gpu-pools", where, data={"pools.json": json.dumps(pools)})
+    cluster = platform.releaser().cluster
+    fleet = Fleet(cluster, list(map(Pool.of, pools)), platform=where)
+    try:
+        fleet.apply()
+        platform.deploy({"gpu_nodes": [space(where), described]})
+        assert look(platform)[0] == "healthy" and platform.drift() == []
+        kubectl("label", "node", node, f"{where}/type=mi300", "--overwrite")
+        kubectl("label", "node", node, f"{where}/tier-")
+        kubectl("taint", "node", node, f"{where}/gpu=no:PreferNoSchedule", "--overwrite")
+        verdict, said = look(platform)
+        assert verdict == "failed" and f"Node {node}: NotOfItsPool: metadata.labels[{where}/type]: l4 became mi300, by kubectl-label at " in said, said
+        assert len(platform.drift()) == 3
+        started = time.monotonic()
+        assert drift(platform.releaser(), True, None, [])["fixed"] == 3
+        seconds = time.monotonic() - started
+        live = API.need("GET", f"/api/v1/nodes/{node}")
+        assert live["metadata"]["labels"].items() >= labels.items() and taint in live["spec"]["taints"]
+        assert look(platform)[0] == "healthy" and platform.drift() == []
+        assert fleet.apply()["changed"] is False, "and what was put back is ours, as before"
+    finally:
+        Fleet(cluster, [], platform=where, emptied_pools="allow").apply()
+    assert not [key for key in API.need("GET", f"/api/v1/nodes/{node}")["metadata"]["labels"] if where in key]
+    figure("on call, labels and a taint of a node changed: cause named / mended by drift.yml after, s", f"yes / {seconds:.0f}")
+
+
+def test_a_webhook_without_a_server_is_named_and_mended(living, figure):
+    """Red where all objects are there and ready, and everything that the webhook judges is refused."""
+    platform = living("hook")
+    where, shown = platform.name, certificate(f"hook.{platform.name}.svc")
+    platform.deploy({"operator": operator(where, shown), "app": gauges(where, 1)}, wait_timeout=120)
+    assert look(platform)[0] == "healthy"
+    tried = {"metadata": {"labels": {"tried": "yes"}}}
+    gauge = f"/apis/{where}.example.com/v1/namespaces/{where}/gauges/gauge-0"
+
+    def works() -> bool:
+        return API.request("PATCH", gauge, tried, "application/merge-patch+json", dryRun="All")[0] == 200
+
+    seconds = []
+    for command in ("delete", "deployment/hook"), ("scale", "deployment/hook", "--replicas=0"), ("delete", "service/hook"):
+        kubectl(*command, "-n", where)
+        until("it is refused", lambda: not works())
+        verdict, said = look(platform)
+        assert verdict != "healthy" and f"ValidatingWebhookConfiguration {where}-hook: NoWebhookServer: webhook hook.{where}.example.com" in said, said
+        started = time.monotonic()
+        drift(platform.releaser(), True, None, [])
+        until("it works", works)
+        seconds.append(time.monotonic() - started)
+        assert platform.drift() == [] and look(platform, 60)[0] == "healthy"
+    figure("on call, a webhook without a server, three ways: cause named / mended by drift.yml, answering after, s", f"3 of 3 / {max(seconds):.0f}")
+
+
+def test_a_strangers_webhook_without_a_server_is_named(living, figure):
+    """It stops every new pod here, and no command of ours may take it away."""
+    platform = living("stop")
+    where = platform.name
+    platform.deploy({"app": [space(where), workload("Deployment", "web", where, pod("web"))]})
+    stop = {
+        "name": f"stop.{where}.example.com", "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 1,
+        "clientConfig": {"service": {"name": "nobody", "namespace": where}},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": where}},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+    }
+    configuration = obj("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", f"{where}-stop", webhooks=[stop])
+    by_hand(configuration)
+    try:
+        verdict, said = look(platform)
+        assert verdict == "failed" and f"ValidatingWebhookConfiguration {where}-stop: NoWebhookServer" in said and "every new pod here is refused" in said, said
+        assert f"kubectl delete validatingwebhookconfiguration {where}-stop" in said
+    finally:
+        delete(configuration)
+    assert look(platform)[0] == "healthy"
+    figure("on call, a stranger's webhook without a server, while all runs: named", "yes")
 
 
 def test_what_strangers_put_beside_the_platform_is_named(living, figure):

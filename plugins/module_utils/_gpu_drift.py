@@ -1,0 +1,65 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Labels and taints of nodes that others have changed since the pools of a release gave them. Nodes that no pool matches any more are
+not judged: what a pool matches is others' to say, and may be away for a moment."""
+from __future__ import annotations
+
+import json
+import typing as t
+
+from ._cluster import Cluster
+from ._drift import CHANGED, REMOVED, Finding, written_by
+from ._errors import ApiError
+from ._fields import ABSENT, Path
+from ._fleet import COMPONENT, NODES, Fleet, pools_in
+from ._gpu import Pool, Taint, pools_of
+from ._gpu_guard import KEEP
+from ._gpu_lock import PlatformLock
+from ._gpu_plan import MANAGER, platform_of
+from ._ledger import Ledger
+from ._manifest import Ref
+
+UNSEEN = "labels and taints of nodes: this identity may not list nodes"
+
+
+def node_findings(cluster: Cluster, manifests: t.Iterable[dict], platform: str) -> list[Finding] | None:
+    """What differs on the nodes of the pools that `manifests` describe. One list of nodes where there are pools, none where not; None
+    where the identity may not list nodes."""
+    pools = list(map(Pool.of, pools_in(manifests)))
+    if not pools:
+        return []
+    try:
+        return [finding for node in cluster.items(NODES) for finding in of_node(node, pools, platform)]
+    except ApiError as exc:
+        if exc.status == 403:
+            return None
+        raise
+
+
+def of_node(node: dict, pools: t.Sequence[Pool], platform: str) -> list[Finding]:
+    """Only where we have written to the node: one that is new is the next release's."""
+    found = pools_of(pools, node)
+    if len(found) != 1 or platform_of(node) != platform:
+        return []
+    ref, labels = Ref("", "Node", "", node["metadata"]["name"]), node["metadata"].get("labels") or {}
+    differing = [_finding(ref, node, ("f:metadata", "f:labels", f"f:{key}"), value, labels.get(key, ABSENT)) for key, value in found[0].labels.items()]
+    taints = {taint.id: taint for taint in map(Taint.of, (node.get("spec") or {}).get("taints") or [])}
+    for taint in found[0].taints:
+        key = "k:" + json.dumps({"key": taint.key, "effect": taint.effect})
+        now = str(taints[taint.id]) if taint.id in taints else ABSENT
+        differing.append(_finding(ref, node, ("f:spec", "f:taints", key), str(taint), now))
+    return [finding for finding in differing if finding.found != finding.expected]
+
+
+def _finding(ref: Ref, node: dict, path: Path, wanted: str, now: t.Any) -> Finding:
+    others = [entry for entry in node["metadata"].get("managedFields") or [] if entry["manager"] != MANAGER]
+    return Finding(ref, COMPONENT, REMOVED if now is ABSENT else CHANGED, path, wanted, now, **written_by(others, path))
+
+
+def put_back(cluster: Cluster, ledger: Ledger, manifests: t.Iterable[dict], platform: str, names: t.Collection[str], by: str) -> None:
+    """Gives these nodes the labels and taints of their pools again, whoever has changed them. Raises NodesFailed, naming those that
+    could not be written."""
+    pools = list(map(Pool.of, pools_in(manifests)))
+    lock = PlatformLock(cluster, ledger, by)
+    Fleet(cluster, pools, emptied_pools=KEEP, lock=lock, platform=platform, force=True, only=frozenset(names)).apply()
