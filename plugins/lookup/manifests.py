@@ -51,27 +51,9 @@ from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible.template import trust_as_template
 from ansible_collections.genai.platform.plugins.plugin_utils._spelling import unknown_options
+from ansible_collections.genai.platform.plugins.plugin_utils._yaml import Loader
 
 SOURCE = "genai.platform/source"
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as the API server's clients read it: a date stays a string, a key may stand only once."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _value in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                continue  # the manifest check names a key that is no string
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 class LookupModule(LookupBase):
@@ -95,7 +77,7 @@ class LookupModule(LookupBase):
         except AnsibleError as exc:
             raise AnsibleLookupError(f"{source}: {_innermost(exc)}") from None
         try:
-            documents = [d for d in yaml.load_all(str(rendered or ""), Loader=_Loader) if d is not None]  # a safe loader
+            documents = [d for d in yaml.load_all(str(rendered or ""), Loader=Loader) if d is not None]  # a safe loader
         except yaml.YAMLError as exc:
             raise AnsibleLookupError(f"{source}: not valid YAML once rendered: {_where(exc)}") from None
         return [_sourced(document, source) for document in documents]

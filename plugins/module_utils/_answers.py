@@ -60,7 +60,7 @@ def _unanswered(judged: Live, live: Live, ready: t.Mapping[tuple[str, str], int]
         if (ref.group, ref.kind) != ("", "Service") or not selector or spec.get("type") == "ExternalName" or ready[ref.namespace, ref.name]:
             continue
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        beside = {other: obj for other, obj in live.items() if other.namespace == ref.namespace and other.kind in WORKLOADS}
+        beside = {other: obj for other, obj in live.items() if other.namespace == ref.namespace and other.builtin in WORKLOADS}
         chosen = {other: obj for other, obj in beside.items() if _selects(selector, obj)}
         if any(not _none_wanted(other, obj, live) for other, obj in chosen.items()):
             yield Silence(ref, "NoEndpoints", f"none of the pods that it selects ({labels}) is ready", BESIDE_HINT)
@@ -129,7 +129,7 @@ def _unserved(found: t.Iterable[Hook], ready: t.Mapping[tuple[str, str], int]) -
 
 def no_room(quotas: t.Iterable[tuple[Ref, dict]], judged: Live, touched: t.Container[Ref]) -> list[Silence]:
     """Quotas under which no pod of the platform could start again: made or changed by others, for one that was released so is meant."""
-    spaces = {ref.namespace for ref, obj in judged.items() if ref.kind in WORKLOADS and not _none_wanted(ref, obj, judged)}
+    spaces = {ref.namespace for ref, obj in judged.items() if ref.builtin in WORKLOADS and not _none_wanted(ref, obj, judged)}
     found = []
     for ref, quota in quotas:
         spec = quota.get("spec") or {}
@@ -167,7 +167,7 @@ def _may_be_none(scaled: dict) -> bool:
 def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
     """A HorizontalPodAutoscaler leaves a workload without replicas alone: that is how it is switched off (kubernetes.io, "Implicit
     maintenance-mode deactivation")."""
-    workloads = {(ref.namespace, ref.kind, ref.name): obj for ref, obj in live.items() if ref.kind in WORKLOADS}
+    workloads = {(ref.namespace, ref.kind, ref.name): obj for ref, obj in live.items() if ref.builtin in WORKLOADS}
     for ref, scaler in judged.items():
         for target, least in hpa_targets([{"kind": ref.kind, **scaler}]).items():
             if least and workloads.get(target, {}).get("spec", {}).get("replicas") == 0:

@@ -9,7 +9,7 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, TimedOut, Unreachable
-from ._fields import removals
+from ._fields import removals, spec_of
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, Ref
 from ._plan import ORPHAN, Action, Plan, is_policy
 from ._refusals import explain, unanswered
@@ -85,7 +85,7 @@ def hold_again(cluster: Cluster, plan: Plan, afters: dict[Action, dict], check: 
     """Sees to it that replicas taken back from an autoscaler are still what was applied: one that was just at work when it was removed
     may have written once more."""
     for action in plan.writes:
-        if action.hold_replicas is None or action not in afters or "replicas" not in action.body.get("spec", {}):
+        if action.hold_replicas is None or action not in afters or "replicas" not in spec_of(action.body):
             continue
         live = cluster.get(action.rtype, action.ref.namespace, action.ref.name)
         if live and live["spec"].get("replicas") != action.hold_replicas:

@@ -14,6 +14,7 @@ import email.utils
 import itertools
 import json
 import random
+import re
 import threading
 import time
 import typing as t
@@ -28,6 +29,7 @@ from ._types import ResourceType, aggregated_types, listed_types
 
 USER_AGENT = "genai.platform/0.1"
 PAGE = 500
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 TIMEOUT_CONNECT, TIMEOUT_READ = 10.0, 60.0
 ATTEMPTS = 6
 # How long an API server may stay away (a control plane's restart takes 20 to 60 s) before a request, a watch or the lock gives up. A
@@ -117,7 +119,7 @@ class Cluster:
             response = self._pool.request(
                 method,
                 self._url(path, query),
-                body=None if body is None else json.dumps(body).encode(),
+                body=None if body is None else _encoded(body),
                 headers=self._headers(content_type, accept),
                 timeout=urllib3.Timeout(connect=TIMEOUT_CONNECT, read=TIMEOUT_READ),
                 retries=False,
@@ -406,6 +408,12 @@ def _connections(manager: t.Any, server: str) -> tuple[t.Any, str]:
     if getattr(manager, "proxy", None):
         return manager, server
     return manager.connection_from_url(server), urllib.parse.urlsplit(server).path
+
+
+def _encoded(body: t.Any) -> bytes:
+    """JSON that is YAML, too: the API server reads an apply patch as that. YAML has no pairs of surrogates, and takes some characters
+    only when they are escaped."""
+    return _UNPRINTABLE.sub(lambda hit: f"\\u{ord(hit[0]):04x}", json.dumps(body, ensure_ascii=False)).encode(errors="backslashreplace")
 
 
 def _unreachable(server: str, exc: Exception) -> Unreachable:

@@ -24,6 +24,12 @@ CONTROLLERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "k
 ABSENT = object()  # differs from every value, null included
 
 
+def spec_of(obj: dict) -> dict:
+    """The spec; {} where a custom resource has something else under that name."""
+    spec = obj.get("spec")
+    return spec if isinstance(spec, dict) else {}
+
+
 def own_entry(live: dict, manager: str = MANAGER) -> dict:
     """The entry of managedFields that says what `manager` applied, and in which version of the API; `{}` when it applied nothing."""
     for entry in live.get("metadata", {}).get("managedFields") or []:
@@ -66,7 +72,7 @@ def replicas_to_hold(live: dict, desired: dict, freed: bool = False) -> int | No
     autoscaler; then the desired value is held, which ends the autoscaler's claim, even if it is the live one: until it is gone, it
     may write another. A number that anybody else set stays a conflict.
     """
-    current, wanted = live.get("spec", {}).get("replicas"), desired.get("spec", {}).get("replicas")
+    current, wanted = spec_of(live).get("replicas"), spec_of(desired).get("replicas")
     owners = {e.get("manager") for e in live["metadata"].get("managedFields") or [] if _owns_replicas(e)}
     if wanted is None:
         return current if MANAGER in owners and REPLICAS_MANAGER not in owners else None

@@ -61,7 +61,7 @@ def not_ready(obj: dict) -> str:
     """Why `obj` is not ready, in a few words; READY when it is, and for kinds that are ready once they exist."""
     if obj.get("metadata", {}).get("deletionTimestamp") and not ended(obj):
         return "being deleted"
-    rule = _RULES.get(obj.get("kind", ""))
+    rule = _RULES.get(obj.get("kind", "")) if obj.get("apiVersion", "v1").partition("/")[0] in _GROUPS else None
     return rule(obj) if rule else READY
 
 
@@ -294,6 +294,8 @@ _RULES: dict[str, t.Callable[[dict], str]] = {
     "CustomResourceDefinition": _crd,
     "ConstraintTemplate": lambda obj: READY if obj.get("status", {}).get("created") else "not taken up by Gatekeeper",
 }
+# Others have kinds of the same names (the Job of a batch system). What a list answers has no apiVersion.
+_GROUPS = ("v1", "apps", "batch", "apiextensions.k8s.io", "templates.gatekeeper.sh")
 WORKLOADS = frozenset(("Deployment", "StatefulSet", "DaemonSet", "Job"))
 WAITED = WORKLOADS | {"PersistentVolumeClaim"}
 

@@ -14,7 +14,7 @@ import re
 import typing as t
 
 from ._errors import InvalidInput
-from ._fields import fingerprint
+from ._fields import fingerprint, spec_of
 
 LABEL_PLATFORM = "genai.platform/platform"
 LABEL_COMPONENT = "genai.platform/component"
@@ -33,6 +33,8 @@ _RBAC = "rbac.authorization.k8s.io"
 _SEGMENT = re.compile(r"^(?!\.{1,2}\Z)[^/%]+\Z")  # all that the API server asks of a name in RBAC
 # Texts, or maps and lists of them, at any depth of a workload: where YAML makes something else of `yes` and 22:30, it is not what was meant.
 _TEXTS = ("labels", "annotations", "matchLabels", "nodeSelector", "command", "args", "value")
+_COUNTS = ("replicas", "minReplicas", "maxReplicas", "minReadySeconds", "revisionHistoryLimit", "backoffLimit")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
 _COMPONENT = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")
 
@@ -56,6 +58,17 @@ WAVES: dict[str, int] = {
 LAST_WAVE = 4  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
 
 
+def is_builtin(group: str) -> bool:
+    """Whether an API group is Kubernetes' own: those of others have a domain of theirs."""
+    return "." not in group or group.endswith(".k8s.io")
+
+
+def _builtin(body: dict) -> str:
+    """The kind of a manifest where it is one of Kubernetes' own, else ''."""
+    group, slash, _version = str(body.get("apiVersion", "")).rpartition("/")
+    return body["kind"] if is_builtin(group if slash else "") else ""
+
+
 class Ref(t.NamedTuple):
     """Who an object is, whatever version of its API group wrote it."""
 
@@ -67,6 +80,11 @@ class Ref(t.NamedTuple):
     def __str__(self) -> str:
         where = f"{self.namespace}/{self.name}" if self.namespace else self.name
         return f"{self.kind} {where}"
+
+    @property
+    def builtin(self) -> str:
+        """The kind where it is one of Kubernetes' own; '' for another's of that name, such as the Job of a batch system."""
+        return self.kind if is_builtin(self.group) else ""
 
     @classmethod
     def of(cls, obj: dict) -> Ref:
@@ -177,10 +195,10 @@ def _malformed(manifest: t.Any) -> str:
         return f"{manifest['kind']} without metadata.name; give it a name"
     for field in ("name", "namespace"):
         value = meta.get(field)
-        form = _SEGMENT if field == "name" and manifest["apiVersion"].startswith(f"{_RBAC}/") else _NAME
-        if value is not None and not (isinstance(value, str) and form.match(value) and len(value) <= 253):
+        free = field == "name" and (manifest["apiVersion"].startswith(f"{_RBAC}/") or _builtin(manifest) == "IPAddress")
+        if value is not None and not (isinstance(value, str) and (_SEGMENT.match(value) if free else _NAME.match(value) and len(value) <= 253)):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
-    secret = manifest["kind"] == "Secret"
+    secret = _builtin(manifest) == "Secret"
     problem = next(not_json(manifest, hide=secret), "") or _misshapen_metadata(meta) or _misshapen(manifest) or "; ".join(_unquoted(manifest))
     return f"{Ref.of(manifest)}: {problem}" if problem else ""
 
@@ -207,6 +225,8 @@ def not_json(value: t.Any, path: str = "", hide: bool = False) -> t.Iterator[str
     elif isinstance(value, (list, tuple)):
         for index, sub in enumerate(value):
             yield from not_json(sub, f"{path}[{index}]", hide)
+    elif isinstance(value, str) and _SURROGATE.search(value):
+        yield f"{path} holds half of a character (a lone surrogate), which is no text"
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{path} is {value}, which JSON cannot carry"
     elif not (value is None or isinstance(value, (str, int, float, bool))):
@@ -230,12 +250,12 @@ def _called(value: t.Any) -> str:
 
 def _unquoted(body: dict) -> list[str]:
     """Names what YAML has read as a number or a truth value where the API server takes text only."""
-    if body["kind"] in ("ConfigMap", "Secret"):
-        hide = body["kind"] == "Secret"
-        return [text for field in ("data", "stringData") for text in _no_texts(body.get(field), field, hide)]
-    if body["kind"] == "Service":
-        return list(_no_texts((body.get("spec") or {}).get("selector"), "spec.selector"))
-    return list(_unquoted_in(body.get("spec"), "spec")) if body["kind"] in WAVES and WAVES[body["kind"]] == _WORKLOADS else []
+    kind = _builtin(body)
+    if kind in ("ConfigMap", "Secret"):
+        return [text for field in ("data", "stringData") for text in _no_texts(body.get(field), field, hide=kind == "Secret")]
+    if kind == "Service":
+        return list(_no_texts(spec_of(body).get("selector"), "spec.selector"))
+    return list(_unquoted_in(body.get("spec"), "spec")) if WAVES.get(kind) == _WORKLOADS else []
 
 
 def _unquoted_in(value: t.Any, path: str) -> t.Iterator[str]:
@@ -249,16 +269,15 @@ def _unquoted_in(value: t.Any, path: str) -> t.Iterator[str]:
 
 def _misshapen(manifest: dict) -> str:
     """Names the first thing of another shape than planning relies on, before any server sees it."""
-    secret = manifest["kind"] == "Secret"
-    for field in ("spec", "data", "stringData") if secret else ("spec",):
+    kind, spec = _builtin(manifest), spec_of(manifest)
+    for field in ("spec", "data", "stringData") if kind == "Secret" else ("spec",) if kind else ():
         if not isinstance(manifest.get(field), (dict, type(None))):
             return f"{field} must be a mapping"
-    spec = manifest.get("spec") or {}
-    if manifest["kind"] == "HorizontalPodAutoscaler":
+    if kind == "HorizontalPodAutoscaler":
         target = spec.get("scaleTargetRef")
         if not (isinstance(target, dict) and all(isinstance(value, str) for value in target.values())):
             return "spec.scaleTargetRef must be a mapping of strings"
-    return _misshapen_definition(spec) if manifest["kind"] == "CustomResourceDefinition" else ""
+    return _misshapen_definition(spec) if kind == "CustomResourceDefinition" else ""
 
 
 def _misshapen_definition(spec: dict) -> str:
@@ -274,15 +293,17 @@ def _misshapen_definition(spec: dict) -> str:
 
 
 def _desired(component: str, manifest: dict, platform: str) -> Desired:
-    sent = copy.deepcopy({key: value for key, value in manifest.items() if value is not None and key != "status"})
+    sent = copy.deepcopy(dict(manifest))
+    if _builtin(sent):  # what another's kind has at its top is its own, a status without a subresource included
+        sent = {key: value for key, value in sent.items() if value is not None and key != "status"}
     meta = sent["metadata"] = {key: value for key, value in sent["metadata"].items() if value is not None and key not in _SERVERS_OWN}
     source = meta.get("annotations", {}).pop(ANNOTATION_SOURCE, "")
     if not meta.get("annotations"):
         meta.pop("annotations", None)
     meta["labels"] = {**meta.get("labels", {}), LABEL_PLATFORM: platform, LABEL_COMPONENT: component}
-    if isinstance(sent.get("spec"), dict) and sent["spec"].get("replicas", 0) is None:
+    if _builtin(sent) and spec_of(sent).get("replicas", 0) is None:
         del sent["spec"]["replicas"]  # no number; a null would be a claim to the field, and fight whoever scales
-    if sent["kind"] == "Secret":
+    if _builtin(sent) == "Secret":
         _encode_string_data(sent)
     body = _without_nulls(sent)
     return Desired(component, Ref.of(body), body, sent, _wave(body), source)
@@ -315,25 +336,34 @@ def _wave(body: dict) -> int:
 def _implausible(body: dict) -> list[str]:
     """What the API server would refuse, and is cheap to say before the first write."""
     errors = []
-    spec = body.get("spec") if isinstance(body.get("spec"), dict) else {}
+    kind, spec = _builtin(body), spec_of(body)
     wave = body["metadata"].get("annotations", {}).get(ANNOTATION_WAVE)
     if wave is not None and not re.fullmatch(r"-?\d{1,3}", wave):
         errors.append(f"annotation {ANNOTATION_WAVE} is {wave!r}, it must be a whole number")
-    for field in ("replicas", "minReplicas", "maxReplicas", "minReadySeconds", "revisionHistoryLimit", "backoffLimit"):
+    for field in _COUNTS if kind else ():
         value = spec.get(field)
-        if field in spec and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        if field in spec and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or value != int(value)):
             errors.append(f"spec.{field} is {value!r}, it must be a whole number of at least 0")
-    if body["kind"] == "HorizontalPodAutoscaler" and not errors:
+    if kind == "HorizontalPodAutoscaler" and not errors:
         low, high = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
         if high < 1 or low > high:
             errors.append(f"spec.minReplicas is {low} and spec.maxReplicas is {high}, it must be 1 <= min <= max")
-    if body["kind"] == "Secret":
+    if kind == "Secret":
         # The API server's own complaint would quote the value.
         errors += [f"data.{key} is not base64; use stringData for plain text" for key in _not_base64(body.get("data"))]
-    size = len(str(body))
+    size = _size(body) if len(str(body)) > MAX_OBJECT_BYTES else 0
     if size > MAX_OBJECT_BYTES:
         errors.append(f"is {size:,} bytes, the API server takes at most about {MAX_OBJECT_BYTES:,}; split it")
     return errors
+
+
+def _size(value: t.Any) -> int:
+    """About how many bytes the API server stores of a value."""
+    if isinstance(value, dict):
+        return sum(len(key) + 4 + _size(sub) for key, sub in value.items())
+    if isinstance(value, list):
+        return sum(2 + _size(sub) for sub in value)
+    return len(value.encode(errors="replace")) if isinstance(value, str) else 8
 
 
 def _not_base64(data: t.Any) -> list[str]:
@@ -384,7 +414,7 @@ def hpa_targets(objects: t.Iterable[dict]) -> dict[tuple[str, str, str], int]:
     """{(namespace, kind, name): minReplicas} of the workloads that an autoscaler in `objects` owns the replicas of."""
     targets = {}
     for body in objects:
-        if body["kind"] == "HorizontalPodAutoscaler":
+        if _builtin(body) == "HorizontalPodAutoscaler":
             target = body["spec"].get("scaleTargetRef", {})
             key = (body["metadata"].get("namespace", ""), target.get("kind", ""), target.get("name", ""))
             targets[key] = body["spec"].get("minReplicas", 1)
@@ -396,4 +426,4 @@ def leave_replicas(objects: dict[Ref, Desired], targets: t.Container[tuple[str, 
     for ref, item in objects.items():
         if (ref.namespace, ref.kind, ref.name) in targets:
             for body in (item.body, item.sent):
-                body.get("spec", {}).pop("replicas", None)
+                spec_of(body).pop("replicas", None)

@@ -84,12 +84,12 @@ def of_ledger(namespace: str) -> set[Need]:
 
 def _of_waiting(ref: Ref, rtype: ResourceType, waiting: bool) -> set[Need]:
     """To see when it is ready, why it never will be, and to say so. Nothing that only the whole cluster can be asked for."""
-    if ref.kind not in DEFINITIONS and not (waiting and ref.kind in WAITED):
+    if ref.kind not in DEFINITIONS and not (waiting and ref.builtin in WAITED):
         return set()
     needs = {Need("watch", rtype.group, rtype.plural, ref.namespace)}
-    if ref.kind in WAITED:
+    if ref.builtin in WAITED:
         needs.add(Need("list", "", "events", ref.namespace))
-    if ref.kind in WORKLOADS:
+    if ref.builtin in WORKLOADS:
         needs |= {Need(verb, "", "pods", ref.namespace) for verb in ("list", "watch")} | {Need("get", "", "pods/log", ref.namespace)}
     if ref.kind == "Deployment":
         needs.add(Need("get", "apps", "replicasets", ref.namespace))

@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 from ._errors import InvalidInput
-from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold
+from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets
 from ._types import ResourceType
 
@@ -102,7 +102,7 @@ class Plan:
 
     def first(self) -> list[Action]:
         """Autoscalers that are removed from what gets replicas of its own: they would set them back while they are there."""
-        freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in a.desired.body.get("spec", {})}
+        freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in spec_of(a.desired.body)}
         return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(hpa_targets([a.live]))]
 
     def deletes(self) -> list[list[Action]]:
@@ -233,7 +233,7 @@ def _without_dying(live: dict[Ref, dict]) -> tuple[dict[Ref, dict], dict[Ref, di
 def _compare(action: Action, current: dict, known: list[str], freed: bool) -> None:
     """What an object that is there needs. `known`: what the ledger says of it. `freed`: this run removes its autoscaler."""
     item = t.cast(Desired, action.desired)
-    wanted = item.body.get("spec", {}).get("replicas") if isinstance(item.body.get("spec"), dict) else None
+    wanted = spec_of(item.body).get("replicas")
     action.leave_replicas = wanted is not None and not freed and is_scaled(current)
     prints = [applied_fingerprint(current), *([applied_fingerprint(current, wanted)] if action.leave_replicas else [])]
     same = known[:1] == [item.fingerprint] and known[1:2] and known[1] in prints
@@ -316,7 +316,7 @@ def _note_new_schemas(actions: list[Action]) -> None:
 
 def _done(item: Desired, known: list[str] | None) -> bool:
     """Whether an object is missing because it did its work: a Job that cleans up after itself."""
-    cleans_up = item.ref.kind == "Job" and "ttlSecondsAfterFinished" in item.body.get("spec", {})
+    cleans_up = item.ref.builtin == "Job" and "ttlSecondsAfterFinished" in spec_of(item.body)
     return cleans_up and known is not None and known[0] == item.fingerprint
 
 

@@ -9,6 +9,7 @@ import typing as t
 from ._refusals import explain
 from ._drift import ADDED, CHANGED, DELETED, REPLICAS, Finding, findings
 from ._errors import ApiError, InvalidInput
+from ._fields import spec_of
 from ._fleet import COMPONENT
 from ._gpu_drift import UNSEEN, node_findings, put_back
 from ._manifest import hpa_targets
@@ -106,7 +107,7 @@ def _only(plan: Plan, found: list[Finding]) -> None:
             action.strip = tuple(f.path for f in found if f.ref == action.ref and f.kind == ADDED)
             switched_off = [
                 f.expected for f in found
-                if (f.ref, f.kind, f.path) == (action.ref, CHANGED, REPLICAS) and "replicas" not in action.body.get("spec", {})
+                if (f.ref, f.kind, f.path) == (action.ref, CHANGED, REPLICAS) and "replicas" not in spec_of(action.body)
             ]
             action.hold_replicas = next(iter(switched_off), action.hold_replicas)
 

@@ -193,7 +193,7 @@ class Releaser:
                 " first) shows what is not as it was before that run, and goes on without it", restored=dataclasses.asdict(report),
             )
         # What is planned next looks at what runs, and a run with nothing to write waits for nothing by itself.
-        back = {entry.ref: entry.rtype for entry in journalled if entry.before and entry.ref.kind in WORKLOADS}
+        back = {entry.ref: entry.rtype for entry in journalled if entry.before and entry.ref.builtin in WORKLOADS}
         unsettled = self._settle(back, {}) if self.options.wait else ""
         if unsettled:
             self.progress(f"the state before it is restored, but not ready yet: {unsettled}")
@@ -394,7 +394,7 @@ class Releaser:
     def _before(self, plan: Plan) -> Before:
         """A reading of what is not ready before the first write, of all that will be waited for."""
         unready = unready_of(plan, scope(plan).wanted) if self.options.wait else {}
-        spaces = sorted({ref.namespace for ref in unready if ref.kind in WORKLOADS})
+        spaces = sorted({ref.namespace for ref in unready if ref.builtin in WORKLOADS})
         return before(unready, [pod for space in spaces for pod in self.cluster.items(PODS, "", space)])
 
     def _wait(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> None:
@@ -483,7 +483,7 @@ class Releaser:
 
     def _settled(self, plan: Plan, leaving: Leaving) -> str:
         """Waits until the workloads that were ready before are so again; '' when they are, else what is not."""
-        wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.kind in WORKLOADS and not not_ready(a.live)}
+        wanted = {a.ref: a.rtype for a in plan.writes if a.live and a.ref.builtin in WORKLOADS and not not_ready(a.live)}
         try:
             return self._settle(wanted, leaving)
         except Interrupted as exc:

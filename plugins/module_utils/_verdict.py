@@ -28,7 +28,7 @@ class Scope:
 
 
 def scope(plan: Plan) -> Scope:
-    waited = [action for action in plan.actions if action.desired and action.ref.kind in WAITED]
+    waited = [action for action in plan.actions if action.desired and action.ref.builtin in WAITED]
     written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
     unready = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
     hoped = {action.ref: action.rtype for action in unready if action.ref.kind != "Job" and _concerned(action, written)}
@@ -89,7 +89,7 @@ class Before:
 
 def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
     """`unready`: the live objects of workloads that are not ready; `pods`: all of their namespaces."""
-    owners = {(ref.kind, ref.namespace, ref.name): ref for ref in unready if ref.kind in WORKLOADS}
+    owners = {(ref.kind, ref.namespace, ref.name): ref for ref in unready if ref.builtin in WORKLOADS}
     owned: dict[Ref, dict[str, dict]] = {}
     for pod in pods:
         kind, name = owner_of(pod)

@@ -104,7 +104,7 @@ class Waiter:
 
     def _watch_pods(self) -> None:
         """Pods are watched where they are waited for: most workloads of a large release need none, or are ready at once."""
-        waiting = {ref.namespace for ref in self.waiting if ref.kind in WORKLOADS and _has_pods(self.live.get(ref, {}))}
+        waiting = {ref.namespace for ref in self.waiting if ref.builtin in WORKLOADS and _has_pods(self.live.get(ref, {}))}
         for namespace in waiting - self._watched:
             self._watched.add(namespace)
             self._watches.start(Watch(PODS, namespace, ""))

@@ -8,7 +8,9 @@ import subprocess
 import textwrap
 
 import pytest
+import yaml
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.plugin_utils._yaml import Loader
 from bundles import Platform, obj, pod, workload
 from cluster import CONTROL_PLANE, Run, play
 from living import API, path, space, there
@@ -131,6 +133,50 @@ def test_a_null_is_handed_on(living, tmp_path, figure):
     assert API.need("GET", f"/apis/{name}.example.com/v1/namespaces/{name}/calls/ours")["spec"] == {"retries": None}
     assert drift(platform.releaser(), False, None, [])["drift"] == []
     figure("case 20, nulls in a ConfigMap, a Secret, a custom resource, a Deployment: as kubectl stores them", "yes, yes, yes, yes")
+
+
+WORDS = (
+    "1e3 0o17 017 08 09 0b101 0x1F 0X1f 12:30 1:30.5 y n Y N yes No on Off TRUE False 1_000 1__0 _1 +5 -5 .5 5. +.5 1.10 0.1e10 -.5e-3 80.0 0.0 -0 = <<"
+    " 2031-03-25 2031-03-25T13:37:11Z 18446744073709551615 9223372036854775808 0o8 0x 1e 12e03 ~ null Null NULL nUll yEs 1.2.3 0777 00 -017 1e-2"
+).split()
+
+
+def free_kind(group: str) -> str:
+    """A definition that takes whatever a resource says."""
+    return f"""
+        apiVersion: apiextensions.k8s.io/v1
+        kind: CustomResourceDefinition
+        metadata: {{name: calls.{group}}}
+        spec:
+          group: {group}
+          scope: Namespaced
+          names: {{kind: Call, listKind: CallList, plural: calls, singular: call}}
+          versions:
+            - name: v1
+              served: true
+              storage: true
+              schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+    """
+
+
+def test_a_template_is_read_as_kubectl_reads_it(living, figure):
+    """Red where a role's YAML is read by Python's rules: 12:30 is 750, and 1e3 a text."""
+    platform = living("values-words")
+    name = platform.name
+    text = f"{{apiVersion: {name}.example.com/v1, kind: Call, metadata: {{name: NAME, namespace: {name}}}, status: {{phase: mine}}, other: null,"
+    text += " spec: [" + ", ".join(f"{{word: {word}}}" for word in WORDS) + ", 😀]}"
+    ours = [yaml.load(textwrap.dedent(each), Loader=Loader) for each in (free_kind(f"{name}.example.com"), text.replace("NAME", "ours"))]
+    platform.deploy({"app": [space(name), *ours]})
+    applied(text.replace("NAME", "theirs"))
+    where = f"/apis/{name}.example.com/v1/namespaces/{name}/calls"
+    one, other = (API.need("GET", f"{where}/{by}") for by in ("ours", "theirs"))
+    wrong = [(word, mine, kubectls) for word, mine, kubectls in zip(WORDS, one["spec"], other["spec"]) if repr(mine) != repr(kubectls)]
+    assert wrong == []
+    for each in (one, other):
+        del each["metadata"]
+    assert one == other, "a list as spec, a status of its own, a null at the top, and characters beyond 16 bits"
+    assert platform.deploy({"app": [space(name), *ours]})["changes"] == [] and platform.drift() == []
+    figure("YAML of a role's template: words read as kubectl reads them", f"{len(WORDS)} of {len(WORDS)}")
 
 
 def test_a_name_that_is_there_twice_is_drift(living, figure):

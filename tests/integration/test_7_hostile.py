@@ -64,7 +64,7 @@ CASES = [
     ),
     Case(
         "a label that is a number", {"one/label": manifest("ConfigMap", "typed", meta=f", namespace: {NS}, labels: {{version: 1.10}}")},
-        ("one, manifest 1 (roles/one/templates/label.yaml.j2): ConfigMap hostile/typed: metadata.labels.version is 1.1, quote it",),
+        ("one, manifest 1 (roles/one/templates/label.yaml.j2): ConfigMap hostile/typed: metadata.labels.version is 1.1, where a text is needed: quote it",),
     ),
     Case(
         "not a number", {"one/nan": manifest("ConfigMap", "nan", "data: {x: .nan}")},
