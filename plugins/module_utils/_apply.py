@@ -177,7 +177,9 @@ def held_by(live: dict) -> str:
     conditions = (live.get("status") or {}).get("conditions") or []
     content = [c.get("message", "") for c in conditions if c.get("status") == "True" and c.get("type", "").endswith("Remaining")]
     held = f", held by {', '.join(names)}" if names else ""
-    return f"it is being deleted since {meta['deletionTimestamp']}{held}{': ' + ' '.join(content) if content else ''}"
+    # A Namespace's controller comes to what is in it seconds after the Namespace was deleted.
+    since = f"it is being deleted since {meta['deletionTimestamp']}" if meta.get("deletionTimestamp") else "its Namespace is being deleted"
+    return f"{since}{held}{': ' + ' '.join(content) if content else ''}"
 
 
 def _stripped(cluster: Cluster, action: Action, obj: dict, attempts: int = 10) -> dict:

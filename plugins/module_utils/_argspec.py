@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import traceback
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -118,5 +119,8 @@ class Module:
         except (PlatformError, Interrupted) as exc:
             end = "unreachable" if self.looking(call.params) else "failed"
             return {end: True, "msg": exc.message, "reason": exc.reason, **exc.facts}
+        except Exception as exc:  # pylint: disable=broad-exception-caught
+            said = f"a fault of this collection, please report it: {type(exc).__name__}: {exc}; -vvv shows where it is"
+            return {"failed": True, "msg": said, "reason": "internal_error", "exception": traceback.format_exc()}
         finally:
             log_out()

@@ -9,7 +9,9 @@ import dataclasses
 import typing as t
 
 from ._errors import InvalidInput
-from ._fields import Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of
+from ._fields import (
+    Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
+)
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets
 from ._types import ResourceType
 

@@ -207,6 +207,8 @@ def test_a_namespace_that_is_being_deleted_is_waited_for(living, held, figure, h
     hold(held[0])
     before = uid(space(name))
     delete(space(name))
+    with pytest.raises(PlatformError, match="being deleted"):  # its controller has not come to what is in it yet
+        platform.deploy(bundle, wait_timeout=1)
     until("the Namespace is being deleted, and its controller says what is left", lambda: is_leaving(name, holder))
     pending = {each["pending"] for each in platform.deploy(bundle, check=True)["changes"]}
     audit = Audit()

@@ -132,7 +132,7 @@ def test_shares_of_the_requests(rendered):
     assert [each["weight"] for each in mesh["http"][0]["route"]] == [75, 25]
     openshift = named(of(rendered, "split_by_route", "openshift"), "Route", "inference")["spec"]
     assert (openshift["to"]["weight"], [each["weight"] for each in openshift["alternateBackends"]]) == (95, [5])
-    assert named(of(rendered, "split_by_istio", "openshift"), "Route", "inference")["spec"]["alternateBackends"] is None
+    assert named(of(rendered, "split_by_istio", "openshift"), "Route", "inference")["spec"].get("alternateBackends") is None
 
 
 def named(manifests: list[dict], kind: str, name: str) -> dict:

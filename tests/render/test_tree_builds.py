@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 
@@ -15,6 +14,7 @@ import yaml
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref, prepare
 from ansible_collections.genai.platform.plugins.module_utils._render import render
 from ansible_collections.genai.platform.plugins.module_utils._tree import Tree
+from ansible_collections.genai.platform.plugins.plugin_utils._yaml import Loader
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genai-platform"
@@ -33,23 +33,6 @@ def test_render_has_the_roles_of_the_site():
     assert [task["tags"] for task in rendering["tasks"]] == [["always"]]
 
 
-class Go(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.2 as Go's parsers read and write it: PyYAML would take `1e3` for text and `on` for a truth value."""
-
-    yaml_implicit_resolvers: dict = {}
-
-
-for tag, pattern, first in (
-    ("bool", "true|false", "tf"),
-    ("null", "null|~|", ["n", "~", ""]),
-    ("int", "[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-):
-    Go.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^({pattern})$"), list(first))
-Go.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
-Go.add_constructor("tag:yaml.org,2002:float", lambda _loader, node: float(node.value))
-
-
 def built(bundle: dict, folder: pathlib.Path) -> tuple[dict[Ref, dict], dict[Ref, dict]]:
     """What the release would apply, and what kubectl makes of the tree."""
     if not KUBECTL:
@@ -58,9 +41,9 @@ def built(bundle: dict, folder: pathlib.Path) -> tuple[dict[Ref, dict], dict[Ref
     Tree(str(folder), "genai").update(render(wanted.values(), "genai"), None, False)
     done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    got = list(yaml.load_all(done.stdout, Loader=Go))  # a safe loader
+    got = list(yaml.load_all(done.stdout, Loader=Loader))  # a safe loader
     assert len(got) == len(wanted)
-    return {ref: item.body for ref, item in wanted.items()}, {Ref.of(body): body for body in got}
+    return {ref: item.sent for ref, item in wanted.items()}, {Ref.of(body): body for body in got}
 
 
 def test_every_inventory_builds(rendered, tmp_path):
