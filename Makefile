@@ -130,6 +130,12 @@ bench-fleet: collections ## measures gpu_nodes against its peers on the cluster 
 	@flock $(CACHE) $(PLAY) molecule/shared/kwok.yml
 	@$(BIN)/python tests/benchmarks/fleet.py --runs $(RUNS) $(ARGS)
 
+# As `bench`, of right and wrong: cases that others got wrong. ARGS="--only 01,08 --tools ours".
+.PHONY: cases
+cases: collections ## tries our engine, Helm and kubernetes.core on the same situations on the cluster of `make up`, to docs/cases.md: about 12 min
+	@flock $(CACHE) $(PLAY) molecule/shared/cases.yml
+	@$(BIN)/python tests/benchmarks/cases/run.py --write $(ARGS)
+
 # Beside LOAD busy loops: whatever a write of the ledger meets must not depend on who gets a core.
 TIMES ?= 20
 LOAD ?= 2

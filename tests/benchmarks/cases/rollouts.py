@@ -1,0 +1,238 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When a rollout is done, and when it never will be."""
+from __future__ import annotations
+
+import base64
+import pathlib
+import subprocess
+import tempfile
+import threading
+import time
+import typing as t
+
+import cluster
+from bundles import obj, pod, workload
+from case import LONG, Attempt, Seen, case
+from live import until
+from living import API, Members, by_hand, deployment, settings, there
+
+
+def status(body: dict) -> dict:
+    return (there(body) or {}).get("status", {})
+
+
+def pods(namespace: str) -> list[dict]:
+    return API.need("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+
+
+def shards(namespace: str, revision: str) -> dict:
+    template = pod("shard", env=[{"name": "REVISION", "value": revision}])
+    return workload("StatefulSet", "shard", namespace, template, replicas=2, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 1}})
+
+
+@case("01", "a partition holds back one of two members of a StatefulSet", "released: one updated, two ready",
+      lambda seen: seen.release.ok and seen.updated == 1 and seen.ready == 2)  # fmt: skip
+def partition(a: Attempt) -> Seen:
+    a.given(shards(a.namespace, "one"))
+    run = a.release(shards(a.namespace, "two"))
+    found = status(shards(a.namespace, "two"))
+    return Seen(release=run, updated=found.get("updatedReplicas", 0), ready=found.get("readyReplicas", 0))
+
+
+@case("03", "a release changes a Deployment's pods and pauses its rollout", "released, or an error that says paused",
+      lambda seen: seen.paused if seen.release.ok else seen.release.says("paused"))  # fmt: skip
+def paused(a: Attempt) -> Seen:
+    a.given(deployment(a.namespace))
+    changed = deployment(a.namespace, paused=True)
+    changed["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "REVISION", "value": "two"}]
+    run = a.release(changed)
+    return Seen(release=run, paused=bool((there(changed) or {})["spec"].get("paused")))
+
+
+def migration(namespace: str) -> dict:
+    template = pod("migrate", "true")
+    template["spec"]["restartPolicy"] = "Never"
+    return obj("batch/v1", "Job", "migrate", namespace, spec={"ttlSecondsAfterFinished": 0, "template": template})
+
+
+def completed(namespace: str) -> int:
+    """How many Jobs have done their work, by their own events: the Jobs are gone."""
+    events = API.need("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+    return len({each["involvedObject"]["uid"] for each in events if each["reason"] == "Completed"})
+
+
+@case("05", "a Job is gone as soon as it is done, beside a Deployment that takes longer; then the same release again", "released twice, the work done once",
+      lambda seen: seen.release.ok and seen.again.ok and seen.jobs_done == 1)  # fmt: skip
+def job_gone(a: Attempt) -> Seen:
+    slow = workload("Deployment", "slow", a.namespace, pod("slow", readinessProbe={"exec": {"command": ["true"]}, "initialDelaySeconds": 20}))
+    first = a.release(migration(a.namespace), slow)
+    until("the Job is gone", lambda: there(migration(a.namespace)) is None)
+    again = a.release(migration(a.namespace), slow)
+    until("a second Job is gone as well", lambda: there(migration(a.namespace)) is None)
+    return Seen(release=first, again=again, jobs_done=completed(a.namespace))
+
+
+def fussy(namespace: str) -> dict:
+    source = {"valueFrom": {"configMapKeyRef": {"name": "settings", "key": "rate"}}}
+    return workload("Deployment", "web", namespace, pod("web", 'test "$RATE" = 1 && exec sleep infinity; exit 3', env=[{"name": "RATE", **source}]))
+
+
+def crashing(namespace: str) -> bool:
+    found = [each.get("state", {}).get("waiting", {}).get("reason") for p in pods(namespace) for each in p["status"].get("containerStatuses", [])]
+    return "CrashLoopBackOff" in found
+
+
+@case("06", "pods crash for a setting that the next release puts right", "released, the setting stays right, the pods are ready",
+      lambda seen: seen.release.ok and seen.setting == "1" and seen.ready == 1)  # fmt: skip
+def repair(a: Attempt) -> Seen:
+    a.given(settings(a.namespace, rate="2"), fussy(a.namespace), wait=False)
+    until("it crashes", lambda: crashing(a.namespace), 120)
+    run = a.release(settings(a.namespace, rate="1"), fussy(a.namespace), timeout=LONG)
+    setting = (there(settings(a.namespace)) or {}).get("data", {}).get("rate", "")
+    return Seen(release=run, setting=setting, ready=status(fussy(a.namespace)).get("readyReplicas", 0))
+
+
+def scale_up(namespace: str, node: str) -> None:
+    """As an autoscaler does: it says that a node comes, and after a while there is one."""
+    until("a pod is there", lambda: pods(namespace), 120)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pods(namespace)[0]["metadata"]["name"]}
+    by_hand(obj("v1", "Event", "scale-up", namespace, type="Normal", reason="TriggeredScaleUp", involvedObject=about, message="pod triggered scale-up",
+                firstTimestamp=now, lastTimestamp=now, count=1))  # fmt: skip
+    time.sleep(25)
+    cluster.kubectl("label", "node", node, f"{namespace}=yes", "--overwrite")
+
+
+@case("07", "pods need a node that an autoscaler is bringing", "waited for and released",
+      lambda seen: seen.release.ok and seen.ready == 1)  # fmt: skip
+def node_comes(a: Attempt) -> Seen:
+    node, template = f"{cluster.NAME}-worker2", pod("web")
+    template["spec"]["nodeSelector"] = {a.namespace: "yes"}
+    web = workload("Deployment", "web", a.namespace, template)
+    scaler = threading.Thread(target=scale_up, args=(a.namespace, node))
+    scaler.start()
+    try:
+        run = a.release(web)
+    finally:
+        scaler.join()
+        cluster.kubectl("label", "node", node, f"{a.namespace}-")
+    return Seen(release=run, ready=status(web).get("readyReplicas", 0))
+
+
+# --- a webhook beside what it judges ---------------------------------------------------------------------------------
+
+HOOK = """
+import http.server, json, ssl, time
+time.sleep(20)
+class Hook(http.server.BaseHTTPRequestHandler):
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.answer(b"{}")
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": asked["request"]["uid"], "allowed": True}}
+        self.answer(json.dumps(review).encode())
+tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+tls.load_cert_chain("/tls/tls.crt", "/tls/tls.key")
+server = http.server.ThreadingHTTPServer(("", 8443), Hook)
+server.socket = tls.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def certificate(host: str) -> tuple[str, str]:
+    """(certificate, key) for a day."""
+    with tempfile.TemporaryDirectory() as folder:
+        crt, key = pathlib.Path(folder, "crt"), pathlib.Path(folder, "key")
+        names = ["-subj", "/CN=hook", "-addext", f"subjectAltName=DNS:{host}"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, "-keyout", str(key), "-out", str(crt)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        return crt.read_text(encoding="utf-8"), key.read_text(encoding="utf-8")
+
+
+def definition(group: str, schema: dict | None = None, versions: t.Sequence[str] = ("v1",)) -> dict:
+    """A CustomResourceDefinition of Meters that stores the last of these versions."""
+    anything = {"openAPIV3Schema": schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    served = [{"name": each, "served": True, "storage": each == versions[-1], "schema": anything} for each in versions]
+    names = {"kind": "Meter", "listKind": "MeterList", "plural": "meters", "singular": "meter"}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": served}
+    return obj("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"meters.{group}", spec=spec)
+
+
+def operator(namespace: str, group: str) -> list[dict]:
+    crt, key = certificate(f"hook.{namespace}.svc")
+    probe = {"httpGet": {"path": "/", "port": 8443, "scheme": "HTTPS"}, "periodSeconds": 1}
+    mounts = [{"name": each, "mountPath": f"/{each}"} for each in ("hook", "tls")]
+    template = pod("hook", "exec python3 /hook/hook.py", readinessProbe=probe, volumeMounts=mounts)
+    template["spec"]["volumes"] = [{"name": "hook", "configMap": {"name": "hook"}}, {"name": "tls", "secret": {"secretName": "hook"}}]
+    client = {"service": {"namespace": namespace, "name": "hook"}, "caBundle": base64.b64encode(crt.encode()).decode()}
+    rule = {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": ["meters"]}
+    hook = {"name": f"hook.{group}", "clientConfig": client, "rules": [rule], "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"]}
+    return [
+        obj("v1", "ConfigMap", "hook", namespace, data={"hook.py": HOOK}),
+        obj("v1", "Secret", "hook", namespace, type="kubernetes.io/tls", stringData={"tls.crt": crt, "tls.key": key}),
+        obj("v1", "Service", "hook", namespace, spec={"selector": {"app": "hook"}, "ports": [{"port": 443, "targetPort": 8443}]}),
+        workload("Deployment", "hook", namespace, template),
+        obj("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", namespace, webhooks=[hook]),
+    ]
+
+
+@case("23", "a definition, a webhook, the server behind it and an object that it judges in one release", "one release is enough",
+      lambda seen: seen.release.ok and seen.object_there)  # fmt: skip
+def webhook(a: Attempt) -> Seen:
+    group = f"{a.namespace}.example.com"
+    meter = obj(f"{group}/v1", "Meter", "one", a.namespace, spec={"unit": "bar"})
+    run = a.release(*operator(a.namespace, group), meter, definition=definition(group))
+    is_there = there(meter) is not None
+    judged = is_there and "POST" in cluster.kubectl("logs", "deployment/hook", "-n", a.namespace)
+    return Seen(release=run, object_there=is_there, judged=judged)
+
+
+# --- members that are unready for a while ----------------------------------------------------------------------------
+
+BUSY_SECONDS = 12
+# Each member writes down when it started, where all see it. One that is older than another answers 503 for a while after that.
+SERVE = f"""
+import glob, http.server, os, time
+me, born = os.environ["HOSTNAME"], time.time()
+with open("/shared/" + me, "w") as file:
+    file.write(str(born))
+class Probe(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        others = [float(open(path).read() or 0) for path in glob.glob("/shared/member-*") if not path.endswith(me)]
+        busy = any(born < other and time.time() - other < {BUSY_SECONDS} for other in others)
+        self.send_response(503 if busy else 200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8080), Probe).serve_forever()
+"""
+
+
+def members(namespace: str, revision: str) -> list[dict]:
+    probe = {"httpGet": {"path": "/", "port": 8080}, "initialDelaySeconds": 5, "periodSeconds": 1, "failureThreshold": 4}
+    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("serve", "shared")]
+    template = pod("member", "exec python3 /serve/serve.py", env=[{"name": "REVISION", "value": revision}], readinessProbe=probe, volumeMounts=mounts)
+    template["spec"]["securityContext"] = {"runAsUser": 0}
+    template["spec"]["volumes"] = [{"name": "serve", "configMap": {"name": "serve"}}, {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    return [
+        obj("v1", "ConfigMap", "serve", namespace, data={"serve.py": SERVE}),
+        obj("v1", "PersistentVolumeClaim", "shared", namespace, spec=claim),
+        workload("StatefulSet", "member", namespace, template, replicas=3),
+    ]
+
+
+@case("40", "three members of a StatefulSet that are not ready for a while after another one started", "released, never fewer than two there",
+      lambda seen: seen.release.ok and seen.fewest_there >= 2 and seen.pods_seen == 6)  # fmt: skip
+def forward(a: Attempt) -> Seen:
+    a.given(*members(a.namespace, "one"), timeout=LONG)
+    with Members(a.namespace, "member") as watched:
+        run = a.release(*members(a.namespace, "two"), timeout=LONG)
+    return Seen(release=run, fewest_there=watched.fewest, pods_seen=len(watched.uids))
