@@ -45,6 +45,17 @@ options:
       - Seconds to wait until every workload is ready.
     type: int
     default: 600
+  patience:
+    description:
+      - Seconds that trouble which may be the way to being ready may last before it fails the release, by reason, for all
+        components or, under a component's name, for that one.
+      - Reasons are V(CrashLoopBackOff), V(OOMKilled), V(ProbeFailing), V(Unschedulable), V(ErrImagePull), V(ImagePullBackOff),
+        V(CreateContainerConfigError), V(CreateContainerError), V(RunContainerError), V(FailedMount), V(FailedCreate) and V(ClaimNotBound).
+        Each has a patience of its own of 0 to 13 seconds (a readiness probe three times what it allows itself), which this can only
+        lengthen.
+      - A crash counts from the first one until the pod is ready, not from one restart to the next.
+    type: dict
+    default: {}
   keep:
     description:
       - Number of releases to keep in the ledger.

@@ -53,6 +53,7 @@ PLATFORM: dict[str, dict] = {
 WORKING: dict[str, dict] = {"workers": {"type": "int", "default": 16}}
 RECORDING: dict[str, dict] = {
     "wait_timeout": {"type": "int", "default": 600},
+    "patience": {"type": "dict", "default": {}},
     "keep": {"type": "int", "default": 10},
     "by": {"type": "str"},
 }

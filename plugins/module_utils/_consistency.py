@@ -64,12 +64,14 @@ def _pod_security(items: list[Desired]) -> t.Iterator[str]:
 
 
 class Share(t.NamedTuple):
-    """What one object takes of a quota: `amounts` for each of `count`. `passing`: it runs to its end."""
+    """What one object takes of a quota: `amounts` for each of `count`. `passing`: for a while, and not all that do at once. `what`: in an
+    error, where it is not the object itself."""
 
     item: Desired
     count: int
     amounts: Amounts
     passing: bool
+    what: str = ""
 
 
 def _quotas(items: list[Desired]) -> t.Iterator[str]:
@@ -96,7 +98,7 @@ def _needed(name: str, shares: list[Share]) -> tuple[fractions.Fraction, list[st
     wanted = [(share, share.count * share.amounts.get(name, 0)) for share in shares]
     staying = [pair for pair in wanted if pair[1] and not pair[0].passing]
     largest = sorted((pair for pair in wanted if pair[1] and pair[0].passing), key=lambda pair: pair[1])[-1:]
-    lines = [f"{share.item.ref.kind} {share.item.ref.name} {readable(amount)}" for share, amount in staying + largest]
+    lines = [f"{share.what or f'{share.item.ref.kind} {share.item.ref.name}'} {readable(amount)}" for share, amount in staying + largest]
     return fractions.Fraction(sum(amount for _share, amount in staying + largest)), lines
 
 
@@ -121,9 +123,21 @@ def _shares(item: Desired, minimums: dict[tuple[str, str, str], int], defaults: 
         count = _count(item, spec, minimums)
         amounts = {**of_pod(at(item.body, *POD_SPECS[key]), defaults), "pods": fractions.Fraction(1)}
         yield Share(item, count, amounts, item.ref.kind in ("Job", "CronJob"))
+        if item.ref.kind == "Deployment" and _needs_surge(spec, count):
+            yield Share(item, 1, amounts, True, f"one more pod of Deployment {item.ref.name} while it is updated")
         yield from (Share(item, count, _of_claim(claim), False) for _index, claim in each(spec, "volumeClaimTemplates"))
     elif not item.ref.group and item.ref.kind in _COUNTED:
         yield Share(item, 1, _of_claim(item.body) if item.ref.kind == "PersistentVolumeClaim" else {"services": fractions.Fraction(1)}, False)
+
+
+def _needs_surge(spec: dict, count: int) -> bool:
+    """Whether an update of a Deployment has to begin with a pod more: none may be lacking (apps/v1: the default is 25 %, rounded down)."""
+    strategy = at(spec, "strategy")
+    if strategy.get("type", "RollingUpdate") != "RollingUpdate":
+        return False
+    lacking = at(strategy, "rollingUpdate").get("maxUnavailable", "25%")
+    share = quantity(lacking[:-1]) if isinstance(lacking, str) and lacking.endswith("%") else None
+    return count > 0 and (lacking == 0 or (share is not None and count * share < 100))
 
 
 def _count(item: Desired, spec: dict, minimums: dict[tuple[str, str, str], int]) -> int:

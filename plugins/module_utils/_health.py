@@ -110,7 +110,15 @@ def _unbound(obj: dict) -> Problem | None:
 
 def _create_hint(message: str) -> str:
     if "exceeded quota" in message:
-        return "raise the namespace's quota, or ask for less"
+        return "raise the namespace's quota (namespaces_list[].quota of the role namespaces), or ask for less"
+    if "because it is being terminated" in message:
+        return "its Namespace is being deleted: wait until it is gone, then run again"
+    if "no PriorityClass with name" in message or 'RuntimeClass "' in message:
+        return "name a class that exists (kubectl get priorityclass,runtimeclass), or make it first"
+    if "usage per Container" in message or "usage per Pod" in message:
+        return "the namespace's LimitRange (namespaces_list[].limits of the role namespaces) does not allow that much, or that little"
+    if 'serviceaccount "' in message and "not found" in message:
+        return "the workload names a ServiceAccount that is not there"
     if "violates PodSecurity" in message:
         return "fix the pod's securityContext, or lower the namespace's Pod Security level"
     if "failed calling webhook" in message:

@@ -20,6 +20,7 @@ from ._lock import Lock, alive
 from ._limit import refuse_too_many_deletions, refuse_undescribed
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._observe import observe, recorded_types
+from ._patience import Patience, patience
 from ._permissions import permit
 from ._occupied import foreign_resources, occupied
 from ._plan import (
@@ -57,6 +58,7 @@ class Options:
     references: bool = True
     consistency: bool = True
     keep: int = 10
+    patience: Patience = patience(None)
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -88,6 +90,7 @@ class Releaser:
         self.lock = Lock(cluster, ledger)
         self.run_id = uuid.uuid4().hex
         self.repaired: dict | None = None
+        self._components: dict[Ref, str] = {}
         self.refused: list[str] = []  # what a repair could not put back
         self.not_ready: list[str] = []  # what is not ready when the run ends, and failed nothing
 
@@ -215,6 +218,7 @@ class Releaser:
         refuse_foreign(target.desired, live, state.record, platform, self.options.force)
         plan = make_plan(target.desired, resolved, live, state.record, target.scope, group_kind(types.values()), target.spared, platform)
         refuse_irreversible(plan)
+        self._components = {action.ref: action.component for action in plan.actions}
         if target.back:
             note_replacements(plan)
         if target.limited or target.back:
@@ -420,7 +424,13 @@ class Releaser:
         back, the revisions of each StatefulSet that are left."""
         form = "%Y-%m-%dT%H:%M:%SZ"
         in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
-        return Waiter(self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=in_force.strftime(form))
+
+        def patient(ref: Ref, reason: str) -> float:
+            return self.options.patience(self._components.get(ref, ""), reason)
+
+        return Waiter(
+            self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=in_force.strftime(form), patience=patient
+        )
 
     def _record(
         self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict

@@ -10,7 +10,7 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError, Hopeless, PlatformError, TimedOut
 from ._evict import Evictions
-from ._health import READY, WORKLOADS, Problem, awaits_consumer, ended, not_ready, observed, owner_of, pod_problem, stuck
+from ._health import READY, WORKLOADS, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
 from ._verdict import Before, may_start_anew
@@ -24,6 +24,7 @@ SHOWN = 5
 NAMESPACES = 4  # objects in more of them are watched in all namespaces at once, if the identity may
 CLAIM_SECONDS = 2.0  # between two looks at the events of claims
 OLD_SECONDS = 30.0  # how much longer than usual trouble from before the release may last; a crash, until its container is started again
+QUOTA = "exceeded quota"
 CRASHES = ("CrashLoopBackOff", "OOMKilled")
 
 
@@ -42,12 +43,14 @@ class Waiter:
         after: str = "",
         hoped: t.Collection[Ref] = (),
         before: Before | None = None,
+        patience: t.Callable[[Ref, str], float] = lambda _ref, _reason: 0.0,
     ) -> None:
         self.cluster, self.platform, self.progress, self.clock = cluster, platform, progress, clock
         self.poll = poll  # seconds between two looks at how long a problem has lasted; events are seen at once
         self.leaving = leaving or {}  # {StatefulSet: the revisions that a way back leaves}: broken pods of it that block are evicted
         self.after = after  # RFC 3339: what was changed is in force from then on, also for admission; '' when nothing was
         self._revisions: dict[tuple[str, str], str | None] = {}  # of ReplicaSets, for one pass
+        self.patience = patience  # seconds that trouble with an object may last at least, by its reason
         self.hoped, self.before = hoped, before or Before()  # what cannot fail the wait; what was broken before it
         self.left: dict[Ref, str] = {}  # {what is not waited for any longer: why}; it is not ready, and fails nothing
         self.wanted = wanted
@@ -59,6 +62,7 @@ class Waiter:
         self._watched: set[str] = set()  # namespaces
         self._anew: set[str] = set()  # uids of pods that were evicted so that they start anew
         self._since: dict[tuple[Ref, str], float] = {}
+        self._drained: dict[str, float] = {}  # {namespace: seconds more for who waits for its quota}
         self._late: frozenset[str] | None = None
         self._late_unknown, self._claims_at = False, 0.0
 
@@ -230,19 +234,35 @@ class Waiter:
         for ref, subject, problem in list(self._problems()):
             key = (subject, problem.reason)
             seen.add(key)
-            if now - self._since.setdefault(key, now) >= self._patience(ref, subject, problem) and self._is_current(ref, subject):
+            lasts = now - self._since.setdefault(key, now)
+            if QUOTA in problem.message and self._is_drained(ref.namespace, lasts):
+                continue
+            if lasts >= self._patience(ref, subject, problem) and self._is_current(ref, subject):
                 confirmed = problem.confirmed(self._telling(subject, problem)) if problem.asks else problem
                 if confirmed:
                     found.append((ref, subject, confirmed))
                 else:
                     self._since[key] = now  # not borne out by the events: ask again after another patience
-        self._since = {key: since for key, since in self._since.items() if key in seen}
+        self._since = {key: since for key, since in self._since.items() if key in seen or self._crashes_on(*key)}
         return found
 
+    def _is_drained(self, namespace: str, seconds: float) -> bool:
+        """Whether pods of the namespace are on their way out, and count in its quota until they are gone. Then a controller may take as long
+        again until it tries once more. `seconds`: how long it has been refused."""
+        if not any(ref.namespace == namespace and pod["metadata"].get("deletionTimestamp") for ref, pod in self.pods.items()):
+            return False
+        self._drained[namespace] = max(self._drained.get(namespace, 0.0), 2 * seconds)
+        return True
+
+    def _crashes_on(self, subject: Ref, reason: str) -> bool:
+        """Whether a container that crashes is just being tried again: its trouble has not ended until the pod is ready."""
+        return reason in CRASHES and subject in self.pods and not condition_is(self.pods[subject], "Ready")
+
     def _patience(self, ref: Ref, subject: Ref, problem: Problem) -> float:
+        seconds = max(problem.patience, self.patience(ref, problem.reason)) + self._drained.get(ref.namespace, 0.0) * (QUOTA in problem.message)
         if not self._had(ref, subject, problem):
-            return problem.patience
-        return float("inf") if problem.reason in CRASHES else problem.patience + OLD_SECONDS
+            return seconds
+        return float("inf") if problem.reason in CRASHES else seconds + OLD_SECONDS
 
     def _had(self, ref: Ref, subject: Ref, problem: Problem) -> bool:
         """Whether the trouble is older than the release."""

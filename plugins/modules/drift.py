@@ -116,6 +116,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
+from ansible_collections.genai.platform.plugins.module_utils._patience import patience
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 
@@ -131,7 +132,8 @@ def compared(call: Call) -> dict:
     params = call.params
     facts = {"by": params["by"] or who(), "why": params["why"], "commit": "", "profile": ""}
     options = Options(
-        params["platform"], check=call.check_mode, diff=call.diff, wait_timeout=params["wait_timeout"], keep=params["keep"], facts=facts
+        params["platform"], check=call.check_mode, diff=call.diff, wait_timeout=params["wait_timeout"],
+        patience=patience(params["patience"]), keep=params["keep"], facts=facts
     )
     releaser = Releaser(*connect(params, params["workers"]), options, call.progress)
     stop_on_signals()

@@ -270,6 +270,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle, stop_on_signals, who
+from ansible_collections.genai.platform.plugins.module_utils._patience import patience
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
 
@@ -308,6 +309,7 @@ def release(call: Call) -> dict:
         diff=call.diff,
         force=params["force_conflicts"],
         facts=facts,
+        patience=patience(params["patience"]),
         **{name: params[name] for name in FLAGS},
     )
     releaser = Releaser(cluster, ledger, options, call.progress)

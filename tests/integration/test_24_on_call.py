@@ -10,8 +10,10 @@ import time
 import typing as t
 
 import pytest
+import yaml
 from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet
 from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
+from ansible_collections.genai.platform.plugins.module_utils._patience import patience
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
 from bundles import Platform, obj, pod, workload
@@ -176,6 +178,22 @@ def look(platform: Platform, timeout: float = LOOK_SECONDS) -> tuple[str, str]:
     run = platform.releaser()
     verdict = verify(run.cluster, run.ledger, None, timeout, lambda _line: None)
     return verdict["verdict"], "\n".join(lines(verdict))
+
+
+def test_a_slow_start_of_three_minutes_is_waited_for(living, figure):
+    """Engine, 2.9. Red where a container that loads for minutes, as large models and standbys do, has three times what its probe allows."""
+    platform = living("slow")
+    where = platform.name
+    starts = "sleep 185; touch /tmp/up; exec sleep infinity"
+    probe = {"exec": {"command": ["test", "-e", "/tmp/up"]}}
+    plain = workload("Deployment", "plain", where, pod("plain", starts, readinessProbe={**probe, "periodSeconds": 5}))
+    guarded = pod("guarded", starts, readinessProbe={**probe, "periodSeconds": 1}, startupProbe={**probe, "periodSeconds": 1, "failureThreshold": 600})
+    defaults = yaml.safe_load((REPOSITORY / "roles" / "common" / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    given = {"patience": patience(defaults["common_patience"]), "wait_timeout": defaults["common_wait_timeout"]}
+    started = time.monotonic()
+    result = platform.deploy({"app": [space(where), plain, workload("Deployment", "guarded", where, guarded)]}, **given)
+    assert result["not_ready"] == [] and time.monotonic() - started > 180
+    figure("engine 2.9, a start of three minutes, without and with a startup probe: waited for with the roles' defaults", "yes / yes")
 
 
 @pytest.mark.parametrize("name", WAYS)

@@ -32,8 +32,15 @@ def container(requests=None, limits=None, **more):
 
 
 def deployment(*containers, name="app", replicas=3, **pod):
+    """Its pods are replaced, not doubled."""
     template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": list(containers), **pod}}
-    return obj("Deployment", name, "apps/v1", spec={"replicas": replicas, "template": template})
+    return obj("Deployment", name, "apps/v1", spec={"replicas": replicas, "template": template, "strategy": {"type": "Recreate"}})
+
+
+def rolling(maximum=None, replicas=3):
+    found = deployment(CPU, replicas=replicas)
+    found["spec"]["strategy"] = {} if maximum is None else {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": maximum}}
+    return found
 
 
 def job(*containers, name="job", **spec):
@@ -90,6 +97,13 @@ FITS = [
     ("min is the default of the request", [deployment(container(limits={"memory": "1Gi"})), limit_range(min={"cpu": "1"})], "requests.cpu", "3"),
     ("storage of a set's claims", [stateful("100Gi")], "requests.storage", "300Gi"),
     ("claims", [stateful("1Gi"), obj("PersistentVolumeClaim", "c", spec={})], "count/persistentvolumeclaims", "4"),
+    # An update that may lack no pod begins with one more.
+    ("one more", [rolling(0)], "requests.cpu", "4"),
+    ("one more, in percent", [rolling("20%", replicas=4), job(CPU)], "requests.cpu", "5"),
+    ("one more, by default", [rolling(), job(container({"cpu": "500m"}))], "requests.cpu", "4"),
+    ("one may lack", [rolling(1)], "requests.cpu", "3"),
+    ("one may lack, by default", [rolling(replicas=4)], "requests.cpu", "4"),
+    ("no replicas, none more", [rolling(0, replicas=0), DAEMON], "requests.cpu", "1"),
     ("Services", [obj("Service", "a"), obj("Service", "b")], "services", "2"),
 ]
 
@@ -101,6 +115,11 @@ def test_the_smallest_quota_that_is_enough(what, objects, resource, hard):
     less = str(float(quantity(hard) - unit)) if unit != 1 else str(quantity(hard) - 1)
     (line,) = said(quota(**{resource: less}), *objects)
     assert line.startswith("app: ResourceQuota ns/quota: spec.hard.") and f"need {readable(quantity(hard))} (" in line
+
+
+def test_the_pod_that_an_update_begins_with_is_named():
+    (line,) = said(quota(pods="3"), rolling(0))
+    assert "need 4 (Deployment app 3, one more pod of Deployment app while it is updated 1); raise it, or ask for less" in line
 
 
 def test_a_quota_that_is_too_small_names_what_takes_it():

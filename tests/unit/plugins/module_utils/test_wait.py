@@ -481,3 +481,52 @@ def test_a_refused_eviction_is_named_in_the_end():
         wait(script, timeout=30, wanted={STORE: STATEFULSETS}, leaving={STORE: {"bad"}})
     assert "forbidden" in caught.value.facts["problems"][0]["message"]
     script.evicted.set()
+
+
+# --- patience --------------------------------------------------------------------------------------------------------
+
+
+def test_trouble_may_last_as_long_as_was_said():
+    def patient(ref, reason):
+        assert ref == REF
+        return {"CrashLoopBackOff": 5.0}.get(reason, 0.0)
+
+    with pytest.raises(TimedOut):
+        wait(Script([deployment(0)], [pod("CrashLoopBackOff")]), timeout=3, patience=patient)
+    with pytest.raises(Hopeless):
+        wait(Script([deployment(0)], [pod("CrashLoopBackOff")]), timeout=20, patience=patient)
+
+
+@pytest.mark.parametrize("ready, hopeless", [(False, True), (True, False)], ids=["only tried again", "ready in between"])
+def test_a_crash_counts_until_the_pod_is_ready(ready, hopeless):
+    now = [0.0]
+    waiter = Waiter(Script([]), {REF: DEPLOYMENTS}, "genai", lambda _line: None, clock=lambda: now[0], patience=lambda *_: 5.0)
+    up = pod()
+    up["object"]["status"]["conditions"] = [{"type": "Ready", "status": "True" if ready else "False"}]
+    for now[0], rtype, event in ((0, DEPLOYMENTS, deployment(0)), (0, PODS, pod("CrashLoopBackOff")), (4, PODS, up), (6, PODS, pod("CrashLoopBackOff"))):
+        waiter._handle(rtype, event)
+        found = waiter._beyond_patience()
+    assert bool(found) is hopeless
+
+
+def refused_pods(message):
+    event = deployment(0)
+    event["object"]["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]
+    return event
+
+
+@pytest.mark.parametrize("message, going, seconds", [
+    ("exceeded quota: all", True, None), ("exceeded quota: all", False, 5), ("violates PodSecurity", True, 5),
+], ids=["pods make room", "none does", "no question of room"])
+def test_a_quota_is_not_judged_while_pods_that_count_in_it_go(message, going, seconds):
+    """Users, 11. What goes makes room; and then its controller needs as long again until it tries once more."""
+    now = [0.0]
+    waiter = Waiter(Script([]), {REF: DEPLOYMENTS}, "genai", lambda _line: None, clock=lambda: now[0])
+    old = pod(hash_="old", **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if going else {}))
+    for rtype, event in ((DEPLOYMENTS, refused_pods(message)), (PODS, old)):
+        waiter._handle(rtype, event)
+    found = {now[0]: bool(waiter._beyond_patience()) for now[0] in range(12)}
+    assert next((second for second, hopeless in found.items() if hopeless), None) == seconds
+    waiter._handle(PODS, {**old, "type": "DELETED"})
+    found = {now[0]: bool(waiter._beyond_patience()) for now[0] in range(12, 60)}
+    assert next(second for second, hopeless in found.items() if hopeless) == (12 if seconds else 27)
