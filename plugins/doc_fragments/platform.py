@@ -52,10 +52,10 @@ options:
       - Reasons are V(CrashLoopBackOff), V(OOMKilled), V(ProbeFailing), V(Unschedulable), V(ErrImagePull), V(ImagePullBackOff),
         V(CreateContainerConfigError), V(CreateContainerError), V(RunContainerError), V(FailedMount), V(FailedCreate) and V(ClaimNotBound).
         Each has a patience of its own of 0 to 13 seconds (a readiness probe three times what it allows itself), which this can only
-        lengthen.
+        lengthen. The default waits for a start of three minutes without a startup probe.
       - A crash counts from the first one until the pod is ready, not from one restart to the next.
     type: dict
-    default: {}
+    default: {ProbeFailing: 200}
   keep:
     description:
       - Number of releases to keep in the ledger.

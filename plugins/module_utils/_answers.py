@@ -9,15 +9,16 @@ import dataclasses
 import typing as t
 
 from ._consistency import quantity
-from ._fields import applied_fingerprint, entries_of_others, is_scaled, own_entry, owned_fields
+from ._fields import applied_fingerprint, entries_of_others, is_scaled, own_entry, owned_fields, spec_of
 from ._health import WORKLOADS
 from ._manifest import LABEL_PLATFORM, Ref, hpa_targets
-from ._plan import TAKEN_OVER, Record, ref_from_key
+from ._plan import TAKEN_OVER, Action, Record, ref_from_key
 
 SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Service
 DRIFT_HINT = "ansible-playbook drift.yml shows what was changed by hand, and -e fix=true puts it back"
 BESIDE_HINT = "why they are not ready stands beside this, as far as it is known"
 SETTINGS = ("ConfigMap", "Secret")
+UNKNOWN = {"": "only the name is known"}
 NAME_LABEL = "kubernetes.io/metadata.name"  # on every Namespace
 FOR_PODS = ("pods", "count/pods", "cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 Live = t.Mapping[Ref, dict]
@@ -55,7 +56,7 @@ def _unanswered(judged: Live, live: Live, ready: t.Mapping[tuple[str, str], int]
     """A Service for which no workload of ours has pods is an operator's, a CronJob's or somebody's business, unless it, or a workload
     beside it, is not what was released."""
     for ref, service in judged.items():
-        spec = service.get("spec") or {}
+        spec = spec_of(service)
         selector = spec.get("selector")
         if (ref.group, ref.kind) != ("", "Service") or not selector or spec.get("type") == "ExternalName" or ready[ref.namespace, ref.name]:
             continue
@@ -83,13 +84,14 @@ class Hook(t.NamedTuple):
 def hooks(configurations: t.Iterable[tuple[Ref, dict]], judged: Live) -> list[Hook]:
     """Those of ours that a Service is to serve, and those of others that are asked about new pods in a namespace of ours: what else they
     are asked about is not our concern, and whether a condition of theirs holds cannot be told."""
-    spaces = {ref.name: obj["metadata"].get("labels") or {} for ref, obj in judged.items() if ref.kind == "Namespace"}
-    spaces.update({ref.namespace: {NAME_LABEL: ref.namespace} for ref in judged if ref.namespace and ref.namespace not in spaces})
+    known = {ref.name: obj["metadata"].get("labels") or {} for ref, obj in judged.items() if ref.builtin == "Namespace"}
+    # Of a Namespace that somebody else made, or that is no part of what is looked at, only the name is known.
+    spaces = [known.get(name) or {NAME_LABEL: name, **UNKNOWN} for name in _with_pods(judged)]
     found = []
     for ref, configuration in configurations:
         for each in configuration.get("webhooks") or []:
             service = (each.get("clientConfig") or {}).get("service")
-            if service and each.get("failurePolicy") != "Ignore" and (ref in judged or _stops_pods(each, spaces.values())):
+            if service and each.get("failurePolicy") != "Ignore" and (ref in judged or _stops_pods(each, spaces)):
                 found.append(Hook(ref, each["name"], (service["namespace"], service["name"]), ref in judged))
     return found
 
@@ -103,8 +105,16 @@ def _stops_pods(hook: dict, spaces: t.Iterable[dict]) -> bool:
     return asked and not told and any(_chosen(hook.get("namespaceSelector") or {}, labels) for labels in spaces)
 
 
+def _with_pods(judged: Live) -> set[str]:
+    """The namespaces in which pods of the platform are meant to be."""
+    return {ref.namespace for ref, obj in judged.items() if ref.builtin in WORKLOADS and not _none_wanted(ref, obj, judged)}
+
+
 def _chosen(selector: dict, labels: dict) -> bool:
-    """Whether a label selector (meta/v1) chooses what has these labels."""
+    """Whether a label selector (meta/v1) chooses what has these labels. Not where labels are asked for that are not known."""
+    keys = {*(selector.get("matchLabels") or {}), *(each["key"] for each in selector.get("matchExpressions") or [])}
+    if UNKNOWN.items() <= labels.items() and keys - {NAME_LABEL}:
+        return False
     rules: dict[str, t.Callable[[str, list], bool]] = {
         "In": lambda key, values: labels.get(key) in values, "NotIn": lambda key, values: labels.get(key) not in values,
         "Exists": lambda key, _values: key in labels, "DoesNotExist": lambda key, _values: key not in labels,
@@ -127,18 +137,26 @@ def _unserved(found: t.Iterable[Hook], ready: t.Mapping[tuple[str, str], int]) -
 # --- room ------------------------------------------------------------------------------------------------------------
 
 
-def no_room(quotas: t.Iterable[tuple[Ref, dict]], judged: Live, touched: t.Container[Ref]) -> list[Silence]:
-    """Quotas under which no pod of the platform could start again: made or changed by others, for one that was released so is meant."""
-    spaces = {ref.namespace for ref, obj in judged.items() if ref.builtin in WORKLOADS and not _none_wanted(ref, obj, judged)}
+def no_room(quotas: t.Iterable[tuple[Ref, dict]], judged: Live, touched: t.Container[Ref], ours: t.Container[Ref]) -> list[Silence]:
+    """Quotas under which no pod of the platform could start again: made or changed by others, for one that was released so is meant.
+    `ours`: what was released, also where it is not looked at."""
+    spaces = _with_pods(judged)
     found = []
     for ref, quota in quotas:
         spec = quota.get("spec") or {}
         none = sorted(name for name, amount in (spec.get("hard") or {}).items() if name in FOR_PODS and quantity(amount) == 0)
-        meant = ref in judged and ref not in touched
+        meant = ref in ours and ref not in touched
         if none and ref.namespace in spaces and not meant and not spec.get("scopes") and not spec.get("scopeSelector"):
-            hint = DRIFT_HINT if ref in judged else f"kubectl delete resourcequota -n {ref.namespace} {ref.name}, or ask who made it"
+            hint = DRIFT_HINT if ref in ours else f"kubectl delete resourcequota -n {ref.namespace} {ref.name}, or ask who made it"
             found.append(Silence(ref, "NoRoom", f"it allows {', '.join(f'{name}: 0' for name in none)}, so that no pod can start again", hint))
     return found
+
+
+def serves(action: Action, service: Action) -> bool:
+    """Whether what an action writes, or leaves as it is, has the pods of a Service that is described."""
+    selector = spec_of(service.desired.body).get("selector") if service.desired else None
+    same = action.ref.namespace == service.ref.namespace and action.ref.builtin in WORKLOADS
+    return bool(selector) and same and action.desired is not None and _selects(t.cast(dict, selector), action.desired.body)
 
 
 def _selects(selector: dict, workload: dict) -> bool:
@@ -149,19 +167,19 @@ def _selects(selector: dict, workload: dict) -> bool:
 def _none_wanted(ref: Ref, workload: dict, live: Live) -> bool:
     """Whether no pod is meant to be there: none was released, no node is for it, or KEDA may have found nothing to do. Not because
     somebody took them away. Of a Job, its own state says what there is to say."""
-    if ref.kind in ("Job", "DaemonSet"):
-        return ref.kind == "Job" or not workload.get("status", {}).get("desiredNumberScheduled")
+    if ref.builtin in ("Job", "DaemonSet"):
+        return ref.builtin == "Job" or not workload.get("status", {}).get("desiredNumberScheduled")
     if workload["spec"].get("replicas") != 0:
         return False
-    beside = (obj for other, obj in live.items() if other.kind == "ScaledObject" and other.namespace == ref.namespace)
-    to_zero = {(obj["spec"].get("scaleTargetRef") or {}).get("name") for obj in beside if _may_be_none(obj)}
+    beside = (obj for other, obj in live.items() if (other.group, other.kind, other.namespace) == ("keda.sh", "ScaledObject", ref.namespace))
+    to_zero = {(spec_of(obj).get("scaleTargetRef") or {}).get("name") for obj in beside if _may_be_none(obj)}
     return "f:replicas" in owned_fields(workload).get("f:spec", {}) or ref.name in to_zero
 
 
 def _may_be_none(scaled: dict) -> bool:
     """Of a ScaledObject (keda.sh, "ScaledObject specification")."""
     paused = (scaled["metadata"].get("annotations") or {}).get("autoscaling.keda.sh/paused-replicas") == "0"
-    return paused or not scaled["spec"].get("minReplicaCount") or scaled["spec"].get("idleReplicaCount") == 0
+    return paused or not spec_of(scaled).get("minReplicaCount") or spec_of(scaled).get("idleReplicaCount") == 0
 
 
 def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
@@ -169,7 +187,7 @@ def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
     maintenance-mode deactivation")."""
     workloads = {(ref.namespace, ref.kind, ref.name): obj for ref, obj in live.items() if ref.builtin in WORKLOADS}
     for ref, scaler in judged.items():
-        for target, least in hpa_targets([{"kind": ref.kind, **scaler}]).items():
+        for target, least in hpa_targets([{**scaler, "kind": ref.builtin}]).items():
             if least and workloads.get(target, {}).get("spec", {}).get("replicas") == 0:
                 _namespace, kind, name = target
                 yield Silence(ref, "ScalingDisabled", f"{kind} {name} has 0 replicas, where it does nothing; its minimum is {least}", DRIFT_HINT)
@@ -181,7 +199,7 @@ def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
 def edited(record: Record, live: Live) -> list[Ref]:
     """Objects in which others have changed what we applied, by what the ledger remembers of it; and settings into which they have
     written since: there a key that was added is a change, too. What an autoscaler of others has taken over cannot be told."""
-    targets = hpa_targets({"kind": ref.kind, **obj} for ref, obj in live.items())
+    targets = hpa_targets({**obj, "kind": ref.builtin} for ref, obj in live.items())
     return [ref for ref, known in _known(record) if ref in live and _is_edited(ref, live[ref], known, targets)]
 
 
@@ -193,7 +211,7 @@ def _is_edited(ref: Ref, obj: dict, known: list[str], targets: t.Container[tuple
     ours = own_entry(obj)
     if known[2:] == [TAKEN_OVER] or ours.get("apiVersion", obj["apiVersion"]) != obj["apiVersion"]:
         return False  # others may have written before us; and in other words the same is another print
-    added = ref.kind in SETTINGS and any(
+    added = ref.builtin in SETTINGS and any(
         each.get("time", "") > ours.get("time", "") and not {"f:data", "f:binaryData"}.isdisjoint(each.get("fieldsV1") or {}) for each in entries_of_others(obj)
     )
     left = is_scaled(obj) and (ref.namespace, ref.kind, ref.name) not in targets

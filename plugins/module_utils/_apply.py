@@ -29,12 +29,12 @@ Check = t.Callable[[], None]  # raises LockLost when the run must not go on
 
 def apply_plan(
     cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check, is_early: t.Callable[[ApiError], bool]
-) -> tuple[dict[Action, dict], list[Action]]:
-    """Creates and updates, wave by wave. Returns {action: the object as the server has it now}, and what is to be tried again once the
-    workloads are ready. `is_early`: whether a refusal is a reason for that. Any other ends it (ApiError naming the object). `check` is
-    called before each write."""
+) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
+    """Creates and updates, wave by wave. Returns {action: the object as the server has it now}, and why the rest is
+    to be tried again once the workloads are ready. `is_early`: whether a refusal is a reason for that. Any other ends it (ApiError naming
+    the object). `check` is called before each write."""
     done: dict[Action, dict] = {}
-    early: list[Action] = []
+    early: dict[Action, ApiError] = {}
     first = plan.first()
     if first:
         _delete(cluster, first, progress, check)
@@ -45,9 +45,9 @@ def apply_plan(
         refused = {action: after for action, after in afters.items() if isinstance(after, ApiError)}
         for action, why in refused.items():
             progress(f"{action.ref}: tried again when the workloads are ready: {why.message.splitlines()[0]}")
-        early += refused
+        early.update(refused)
         done.update({action: after for action, after in afters.items() if action not in refused})
-        definitions = {a.ref: a.rtype for a in wave if a.ref.kind in DEFINITIONS and a in done}
+        definitions = {a.ref: a.rtype for a in wave if a.ref.builtin in DEFINITIONS and a in done}
         Waiter(cluster, definitions, platform, progress).run(60)
         until_in_force(action.ref for action in wave)
     return done, early
@@ -56,19 +56,22 @@ def apply_plan(
 def apply_early(
     cluster: Cluster, early: list[Action], force: bool, progress: t.Callable[[str], None], check: Check
 ) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
-    """What was refused before the workloads were ready, in its order: {action: the object as the server has it now}, and what is refused
-    still. The API server may need a moment until it reaches a webhook, as may who gives that its certificate."""
+    """What was refused before the workloads were ready, wave by wave: {action: the object as the server has it now}, and what is refused
+    still. Goes on while more is done each time, and for a while where a webhook does not answer: the API server may need a moment until it
+    reaches it, as may who gives it its certificate."""
     progress(f"applying {len(early)} objects ({_kinds(early)})")
     done: dict[Action, dict] = {}
     deadline = time.monotonic() + WEBHOOK_SECONDS
     while True:
-        left = [action for action in early if action not in done]
-        afters = dict(zip(left, cluster.each(lambda action: _apply_unless(cluster, action, force, check, lambda _exc: True), left)))
-        refused = {action: after for action, after in afters.items() if isinstance(after, ApiError)}
-        done.update({action: after for action, after in afters.items() if action not in refused})
-        if not any(unanswered(exc) for exc in refused.values()) or time.monotonic() >= deadline:
+        known, refused = len(done), {}
+        for wave in Plan([action for action in early if action not in done]).waves():
+            afters = dict(zip(wave, cluster.each(lambda action: _apply_unless(cluster, action, force, check, lambda _exc: True), wave)))
+            refused.update({action: after for action, after in afters.items() if isinstance(after, ApiError)})
+            done.update({action: after for action, after in afters.items() if action not in refused})
+        silent = any(unanswered(exc) for exc in refused.values()) and time.monotonic() < deadline
+        if not refused or not (silent or len(done) > known):
             return done, refused
-        time.sleep(1)
+        time.sleep(1 if silent else 0)
 
 
 def _apply_unless(cluster: Cluster, action: Action, force: bool, check: Check, tolerated: t.Callable[[ApiError], bool]) -> dict | ApiError:

@@ -17,6 +17,7 @@ from ._errors import Interrupted, PlatformError
 from ._input import STOPPING
 from ._ledger import Ledger
 from ._login import log_out
+from ._patience import DEFAULT as DEFAULT_PATIENCE
 
 # kubernetes.core's connection options; its names, types and aliases (see its `k8s_auth_options` fragment).
 CONNECTION: dict[str, dict] = {
@@ -53,7 +54,7 @@ PLATFORM: dict[str, dict] = {
 WORKING: dict[str, dict] = {"workers": {"type": "int", "default": 16}}
 RECORDING: dict[str, dict] = {
     "wait_timeout": {"type": "int", "default": 600},
-    "patience": {"type": "dict", "default": {}},
+    "patience": {"type": "dict", "default": DEFAULT_PATIENCE},
     "keep": {"type": "int", "default": 10},
     "by": {"type": "str"},
 }

@@ -135,7 +135,10 @@ def _needs_surge(spec: dict, count: int) -> bool:
     strategy = at(spec, "strategy")
     if strategy.get("type", "RollingUpdate") != "RollingUpdate":
         return False
-    lacking = at(strategy, "rollingUpdate").get("maxUnavailable", "25%")
+    rolling = at(strategy, "rollingUpdate")
+    if rolling.get("maxSurge") in (0, "0", "0%"):
+        return False
+    lacking = rolling.get("maxUnavailable", "25%")
     share = quantity(lacking[:-1]) if isinstance(lacking, str) and lacking.endswith("%") else None
     return count > 0 and (lacking == 0 or (share is not None and count * share < 100))
 

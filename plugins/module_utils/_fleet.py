@@ -136,7 +136,7 @@ class Fleet:
                 continue
             nodes.append(hardware(node))
             plans.append(plan)
-            if len(pools) > 1:
+            if len(pools) > 1 and (self.only is None or plan.name in self.only):
                 several.append(f"node {plan.name}: {', '.join(pools)}")
         _refuse("nodes are in more than one pool, nothing was written", sorted(several))
         return nodes, plans, others

@@ -11,12 +11,12 @@ import typing as t
 from ._cluster import Cluster
 from ._drift import CHANGED, REMOVED, Finding, written_by
 from ._errors import ApiError
-from ._fields import ABSENT, Path
-from ._fleet import COMPONENT, NODES, Fleet, pools_in
+from ._fields import ABSENT, PEOPLE, Path
+from ._fleet import COMPONENT, NODES, Fleet, pools_in, released_pools
 from ._gpu import Pool, Taint, pools_of
 from ._gpu_guard import KEEP
 from ._gpu_lock import PlatformLock
-from ._gpu_plan import MANAGER, platform_of
+from ._gpu_plan import MANAGER, platform_of, recorded_taints
 from ._ledger import Ledger
 from ._manifest import Ref
 
@@ -38,18 +38,21 @@ def node_findings(cluster: Cluster, manifests: t.Iterable[dict], platform: str) 
 
 
 def of_node(node: dict, pools: t.Sequence[Pool], platform: str) -> list[Finding]:
-    """Only where we have written to the node: one that is new is the next release's."""
+    """Only where we have written to the node: one that is new is the next release's. And only what people have changed since, or what is
+    gone: what gpu_nodes has left to a controller, or to whoever was before us, is no drift."""
     found = pools_of(pools, node)
     if len(found) != 1 or platform_of(node) != platform:
         return []
+    written = max((entry.get("time", "") for entry in node["metadata"].get("managedFields") or [] if entry["manager"] == MANAGER), default="")
+    ours = recorded_taints(node)
     ref, labels = Ref("", "Node", "", node["metadata"]["name"]), node["metadata"].get("labels") or {}
     differing = [_finding(ref, node, ("f:metadata", "f:labels", f"f:{key}"), value, labels.get(key, ABSENT)) for key, value in found[0].labels.items()]
     taints = {taint.id: taint for taint in map(Taint.of, (node.get("spec") or {}).get("taints") or [])}
-    for taint in found[0].taints:
+    for taint in (taint for taint in found[0].taints if taint.id in ours):
         key = "k:" + json.dumps({"key": taint.key, "effect": taint.effect})
         now = str(taints[taint.id]) if taint.id in taints else ABSENT
         differing.append(_finding(ref, node, ("f:spec", "f:taints", key), str(taint), now))
-    return [finding for finding in differing if finding.found != finding.expected]
+    return [each for each in differing if each.found != each.expected and (each.kind == REMOVED or (each.by.startswith(PEOPLE) and each.at >= written))]
 
 
 def _finding(ref: Ref, node: dict, path: Path, wanted: str, now: t.Any) -> Finding:
@@ -57,9 +60,13 @@ def _finding(ref: Ref, node: dict, path: Path, wanted: str, now: t.Any) -> Findi
     return Finding(ref, COMPONENT, REMOVED if now is ABSENT else CHANGED, path, wanted, now, **written_by(others, path))
 
 
-def put_back(cluster: Cluster, ledger: Ledger, manifests: t.Iterable[dict], platform: str, names: t.Collection[str], by: str) -> None:
-    """Gives these nodes the labels and taints of their pools again, whoever has changed them. Raises NodesFailed, naming those that
-    could not be written."""
-    pools = list(map(Pool.of, pools_in(manifests)))
+def put_back(cluster: Cluster, ledger: Ledger, platform: str, names: t.Collection[str], by: str) -> None:
+    """Gives these nodes the labels and taints of the pools that are released again, whoever has changed them. Raises NodesFailed, naming
+    those that could not be written, and Busy where another run has released other pools meanwhile."""
+
+    def released() -> list[Pool]:
+        return list(map(Pool.of, released_pools(ledger, "current") or ()))
+
     lock = PlatformLock(cluster, ledger, by)
-    Fleet(cluster, pools, emptied_pools=KEEP, lock=lock, platform=platform, force=True, only=frozenset(names)).apply()
+    chosen = frozenset(names)
+    Fleet(cluster, released(), emptied_pools=KEEP, lock=lock, pools_again=released, platform=platform, force=True, only=chosen).apply()

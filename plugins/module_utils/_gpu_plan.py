@@ -142,7 +142,7 @@ def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str], f
 
 def _taints(node: dict, wanted: t.Sequence[Taint], force: bool) -> tuple[_Part, str | None, list[dict] | None]:
     """(the part, the annotation's new text, the node's new taints); None for what stays as it is."""
-    live, recorded = node.get("spec", {}).get("taints") or [], _recorded(node) | ({taint.id for taint in wanted} if force else set())
+    live, recorded = node.get("spec", {}).get("taints") or [], recorded_taints(node) | ({taint.id for taint in wanted} if force else set())
     others = {Taint.of(item).id: Taint.of(item) for item in live if Taint.of(item).id not in recorded}
     ours = {taint.id: taint for taint in wanted if taint.id not in others}
     manager = ", ".join(sorted(_taint_managers(node))) or "nobody known"
@@ -161,7 +161,7 @@ def _taints(node: dict, wanted: t.Sequence[Taint], force: bool) -> tuple[_Part, 
     return part, None if text == said else text, None if before == ours else written
 
 
-def _recorded(node: dict) -> set[str]:
+def recorded_taints(node: dict) -> set[str]:
     """Ids of the taints that we added; none when somebody has spoilt the annotation."""
     said = (node["metadata"].get("annotations") or {}).get(ANNOTATION_TAINTS, "[]")
     try:

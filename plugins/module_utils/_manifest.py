@@ -58,15 +58,14 @@ WAVES: dict[str, int] = {
 LAST_WAVE = 4  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
 
 
-def is_builtin(group: str) -> bool:
-    """Whether an API group is Kubernetes' own: those of others have a domain of theirs."""
-    return "." not in group or group.endswith(".k8s.io")
+def is_builtin(group: str, kind: str) -> bool:
+    """Whether a kind is Kubernetes' own, by its API group: those of others have a domain of theirs. Or Gatekeeper's that brings others."""
+    return "." not in group or group.endswith(".k8s.io") or (group, kind) == ("templates.gatekeeper.sh", "ConstraintTemplate")
 
 
-def _builtin(body: dict) -> str:
-    """The kind of a manifest where it is one of Kubernetes' own, else ''."""
-    group, slash, _version = str(body.get("apiVersion", "")).rpartition("/")
-    return body["kind"] if is_builtin(group if slash else "") else ""
+def own_kind(body: dict) -> str:
+    """As `Ref.builtin`, of a manifest."""
+    return body["kind"] if is_builtin(str(body.get("apiVersion", "")).rpartition("/")[0], body["kind"]) else ""
 
 
 class Ref(t.NamedTuple):
@@ -84,7 +83,7 @@ class Ref(t.NamedTuple):
     @property
     def builtin(self) -> str:
         """The kind where it is one of Kubernetes' own; '' for another's of that name, such as the Job of a batch system."""
-        return self.kind if is_builtin(self.group) else ""
+        return self.kind if is_builtin(self.group, self.kind) else ""
 
     @classmethod
     def of(cls, obj: dict) -> Ref:
@@ -195,10 +194,10 @@ def _malformed(manifest: t.Any) -> str:
         return f"{manifest['kind']} without metadata.name; give it a name"
     for field in ("name", "namespace"):
         value = meta.get(field)
-        free = field == "name" and (manifest["apiVersion"].startswith(f"{_RBAC}/") or _builtin(manifest) == "IPAddress")
+        free = field == "name" and (manifest["apiVersion"].startswith(f"{_RBAC}/") or own_kind(manifest) == "IPAddress")
         if value is not None and not (isinstance(value, str) and (_SEGMENT.match(value) if free else _NAME.match(value) and len(value) <= 253)):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
-    secret = _builtin(manifest) == "Secret"
+    secret = own_kind(manifest) == "Secret"
     problem = next(not_json(manifest, hide=secret), "") or _misshapen_metadata(meta) or _misshapen(manifest) or "; ".join(_unquoted(manifest))
     return f"{Ref.of(manifest)}: {problem}" if problem else ""
 
@@ -250,7 +249,7 @@ def _called(value: t.Any) -> str:
 
 def _unquoted(body: dict) -> list[str]:
     """Names what YAML has read as a number or a truth value where the API server takes text only."""
-    kind = _builtin(body)
+    kind = own_kind(body)
     if kind in ("ConfigMap", "Secret"):
         return [text for field in ("data", "stringData") for text in _no_texts(body.get(field), field, hide=kind == "Secret")]
     if kind == "Service":
@@ -269,7 +268,7 @@ def _unquoted_in(value: t.Any, path: str) -> t.Iterator[str]:
 
 def _misshapen(manifest: dict) -> str:
     """Names the first thing of another shape than planning relies on, before any server sees it."""
-    kind, spec = _builtin(manifest), spec_of(manifest)
+    kind, spec = own_kind(manifest), spec_of(manifest)
     for field in ("spec", "data", "stringData") if kind == "Secret" else ("spec",) if kind else ():
         if not isinstance(manifest.get(field), (dict, type(None))):
             return f"{field} must be a mapping"
@@ -277,6 +276,11 @@ def _misshapen(manifest: dict) -> str:
         target = spec.get("scaleTargetRef")
         if not (isinstance(target, dict) and all(isinstance(value, str) for value in target.values())):
             return "spec.scaleTargetRef must be a mapping of strings"
+    if kind == "ConstraintTemplate":
+        names = spec
+        for field in ("crd", "spec", "names"):
+            names = names.get(field) if isinstance(names.get(field), dict) else {}
+        return "" if isinstance(names.get("kind"), str) and names["kind"] else "spec.crd.spec.names.kind is missing; give it a non-empty string"
     return _misshapen_definition(spec) if kind == "CustomResourceDefinition" else ""
 
 
@@ -294,16 +298,16 @@ def _misshapen_definition(spec: dict) -> str:
 
 def _desired(component: str, manifest: dict, platform: str) -> Desired:
     sent = copy.deepcopy(dict(manifest))
-    if _builtin(sent):  # what another's kind has at its top is its own, a status without a subresource included
+    if own_kind(sent):  # what another's kind has at its top is its own, a status without a subresource included
         sent = {key: value for key, value in sent.items() if value is not None and key != "status"}
     meta = sent["metadata"] = {key: value for key, value in sent["metadata"].items() if value is not None and key not in _SERVERS_OWN}
     source = meta.get("annotations", {}).pop(ANNOTATION_SOURCE, "")
     if not meta.get("annotations"):
         meta.pop("annotations", None)
     meta["labels"] = {**meta.get("labels", {}), LABEL_PLATFORM: platform, LABEL_COMPONENT: component}
-    if _builtin(sent) and spec_of(sent).get("replicas", 0) is None:
+    if own_kind(sent) and spec_of(sent).get("replicas", 0) is None:
         del sent["spec"]["replicas"]  # no number; a null would be a claim to the field, and fight whoever scales
-    if _builtin(sent) == "Secret":
+    if own_kind(sent) == "Secret":
         _encode_string_data(sent)
     body = _without_nulls(sent)
     return Desired(component, Ref.of(body), body, sent, _wave(body), source)
@@ -319,7 +323,10 @@ def _without_nulls(value: t.Any) -> t.Any:
 
 
 def _encode_string_data(secret: dict) -> None:
-    """`stringData` is write-only: as `data` the live object can be compared with the manifest."""
+    """`stringData` is write-only: as `data` the live object can be compared with the manifest. Both as the server writes it."""
+    for key, value in (secret.get("data") or {}).items():
+        if isinstance(value, str):  # what refuses it would quote it without its line breaks, and then it is not known again
+            secret["data"][key] = re.sub("[\r\n]", "", value)
     plain = secret.pop("stringData", None)
     if isinstance(plain, dict) and plain:
         encoded = {key: base64.b64encode((value or "").encode()).decode() for key, value in plain.items()}
@@ -336,7 +343,7 @@ def _wave(body: dict) -> int:
 def _implausible(body: dict) -> list[str]:
     """What the API server would refuse, and is cheap to say before the first write."""
     errors = []
-    kind, spec = _builtin(body), spec_of(body)
+    kind, spec = own_kind(body), spec_of(body)
     wave = body["metadata"].get("annotations", {}).get(ANNOTATION_WAVE)
     if wave is not None and not re.fullmatch(r"-?\d{1,3}", wave):
         errors.append(f"annotation {ANNOTATION_WAVE} is {wave!r}, it must be a whole number")
@@ -414,7 +421,7 @@ def hpa_targets(objects: t.Iterable[dict]) -> dict[tuple[str, str, str], int]:
     """{(namespace, kind, name): minReplicas} of the workloads that an autoscaler in `objects` owns the replicas of."""
     targets = {}
     for body in objects:
-        if _builtin(body) == "HorizontalPodAutoscaler":
+        if own_kind(body) == "HorizontalPodAutoscaler":
             target = body["spec"].get("scaleTargetRef", {})
             key = (body["metadata"].get("namespace", ""), target.get("kind", ""), target.get("name", ""))
             targets[key] = body["spec"].get("minReplicas", 1)

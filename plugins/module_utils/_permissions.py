@@ -64,9 +64,9 @@ def of_actions(actions: t.Iterable[Action], roles: RulesOf, waiting: bool) -> se
     needs: set[Need] = set()
     for action in actions:
         ref, rtype = action.ref, action.rtype
-        namespace = ref.name if ref.kind == "Namespace" else ref.namespace
+        namespace = ref.name if ref.builtin == "Namespace" else ref.namespace
         needs.update(Need(verb, rtype.group, rtype.plural, namespace, ref.name) for verb in VERBS.get(action.verb, ()))
-        if action.verb == CREATE and ref.kind == "Namespace":
+        if action.verb == CREATE and ref.builtin == "Namespace":
             needs.add(Need("list", "", "persistentvolumeclaims", ref.name))  # one with data is not removed again
         if action.verb in (CREATE, UPDATE) and action.desired:
             needs |= _of_granting(action.desired.body, ref, roles) | _of_waiting(ref, rtype, waiting)
@@ -84,16 +84,16 @@ def of_ledger(namespace: str) -> set[Need]:
 
 def _of_waiting(ref: Ref, rtype: ResourceType, waiting: bool) -> set[Need]:
     """To see when it is ready, why it never will be, and to say so. Nothing that only the whole cluster can be asked for."""
-    if ref.kind not in DEFINITIONS and not (waiting and ref.builtin in WAITED):
+    if ref.builtin not in DEFINITIONS and not (waiting and ref.builtin in WAITED):
         return set()
     needs = {Need("watch", rtype.group, rtype.plural, ref.namespace)}
     if ref.builtin in WAITED:
         needs.add(Need("list", "", "events", ref.namespace))
     if ref.builtin in WORKLOADS:
         needs |= {Need(verb, "", "pods", ref.namespace) for verb in ("list", "watch")} | {Need("get", "", "pods/log", ref.namespace)}
-    if ref.kind == "Deployment":
+    if ref.builtin == "Deployment":
         needs.add(Need("get", "apps", "replicasets", ref.namespace))
-    if ref.kind == "StatefulSet":
+    if ref.builtin == "StatefulSet":
         needs.add(Need("create", "", "pods/eviction", ref.namespace))
     return needs
 
@@ -102,7 +102,7 @@ def _of_granting(body: dict, ref: Ref, roles: RulesOf) -> set[Need]:
     """Nobody can give away what they may not do themselves, unless they may `escalate` a role or `bind` to it."""
     if ref.group != RBAC:
         return set()
-    if ref.kind in ROLES:
+    if ref.builtin in ROLES:
         unless = Need("escalate", RBAC, ROLES[ref.kind], ref.namespace, ref.name)
         return _of_rules(body.get("rules"), ref.namespace, unless)
     role = bound(body, ref.namespace)
@@ -214,7 +214,7 @@ def _may(cluster: Cluster, need: Need) -> bool:
 def _roles(cluster: Cluster, plan: Plan) -> RulesOf:
     """The rules of the roles that bindings to be written name: out of the plan, else out of the cluster."""
     bodies = {a.ref: a.desired.body for a in plan.actions if a.desired and a.ref.group == RBAC}
-    named = {bound(bodies[a.ref], a.ref.namespace) for a in plan.writes if a.ref in bodies and a.ref.kind not in ROLES}
+    named = {bound(bodies[a.ref], a.ref.namespace) for a in plan.writes if a.ref in bodies and a.ref.builtin not in ROLES}
     foreign = sorted(ref for ref in named if ref and ref not in bodies)
     found = cluster.each(lambda ref: _look_up(cluster, ref), foreign)
     return {ref: role.get("rules") for ref, role in [*bodies.items(), *zip(foreign, found)] if role}

@@ -12,7 +12,7 @@ from ._errors import InvalidInput
 from ._fields import (
     Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
 )
-from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets
+from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind
 from ._types import ResourceType
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
@@ -170,13 +170,13 @@ def resolve(desired: dict[Ref, Desired], types: dict[tuple[str, str], ResourceTy
 
 def _types_to_come(bodies: t.Iterable[dict]) -> t.Iterator[tuple[tuple[str, str], ResourceType]]:
     for body in bodies:
-        if body["kind"] == "CustomResourceDefinition":
+        if (kind := own_kind(body)) == "CustomResourceDefinition":
             spec = body["spec"]
             for version in spec.get("versions", []):
                 names = spec["names"]
                 rtype = ResourceType(spec["group"], version["name"], names["kind"], names["plural"], spec["scope"] == "Namespaced")
                 yield (rtype.api_version, rtype.kind), rtype
-        elif body["kind"] == "ConstraintTemplate":  # Gatekeeper makes a definition of it
+        elif kind == "ConstraintTemplate":  # Gatekeeper makes a definition of it
             kind = body["spec"]["crd"]["spec"]["names"]["kind"]
             rtype = ResourceType("constraints.gatekeeper.sh", "v1beta1", kind, kind.lower(), False)
             yield (rtype.api_version, rtype.kind), rtype
@@ -201,7 +201,7 @@ def make_plan(
     targets = hpa_targets(item.body for item in desired.values())
     known = {key: prints for objects in record.values() for key, prints in objects.items()}
     live, dying = _without_dying(live)
-    created_namespaces = {ref.name: ref in dying for ref in desired if ref.kind == "Namespace" and ref not in live}
+    created_namespaces = {ref.name: ref in dying for ref in desired if ref.builtin == "Namespace" and ref not in live}
     ours = {ref: obj for ref, obj in live.items() if not platform or (_owner(obj) in ("", platform) and not is_stranger(obj))}
     leftovers = list(_leftovers(desired, ours, record, scope, owned_types, spared))
     freed = hpa_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
@@ -227,7 +227,7 @@ def make_plan(
 
 def _without_dying(live: dict[Ref, dict]) -> tuple[dict[Ref, dict], dict[Ref, dict]]:
     """(what is there, what is being deleted): nothing that is on its way out counts as there, nor what is in a namespace that is."""
-    leaving = {ref.name for ref, obj in live.items() if ref.kind == "Namespace" and obj["metadata"].get("deletionTimestamp")}
+    leaving = {ref.name for ref, obj in live.items() if ref.builtin == "Namespace" and obj["metadata"].get("deletionTimestamp")}
     dying = {ref for ref, obj in live.items() if obj["metadata"].get("deletionTimestamp") or ref.namespace in leaving}
     return {ref: obj for ref, obj in live.items() if ref not in dying}, {ref: live[ref] for ref in dying}
 
@@ -275,7 +275,7 @@ def refuse_irreversible(plan: Plan) -> None:
     Its objects count as stored in a version from the moment on that it is the storage version; from then on a definition without
     that version is refused (kubernetes.io, "Versions in CustomResourceDefinitions").
     """
-    errors = [text for action in plan.actions if action.verb == UPDATE and action.ref.kind == "CustomResourceDefinition" for text in _stored(action)]
+    errors = [text for action in plan.actions if action.verb == UPDATE and action.ref.builtin == "CustomResourceDefinition" for text in _stored(action)]
     if errors:
         raise InvalidInput("this cannot be undone, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
 
@@ -283,9 +283,10 @@ def refuse_irreversible(plan: Plan) -> None:
 def note_replacements(plan: Plan) -> None:
     """On a way back: what the server takes no change of is deleted and made anew."""
     for action in plan.actions:
-        if action.verb == UPDATE and action.ref.kind in ("ConfigMap", "Secret") and action.live and action.live.get("immutable"):
+        if action.verb == UPDATE and action.ref.builtin in ("ConfigMap", "Secret") and action.live and action.live.get("immutable"):
             fields = ("data", "binaryData", "immutable")
-            action.replace = any((action.live.get(name) or None) != (action.body.get(name) or None) for name in fields)
+            body = action.desired.body if action.desired else {}
+            action.replace = any((action.live.get(name) or None) != (body.get(name) or None) for name in fields)
             action.pending = "it is immutable: it is deleted and made anew" if action.replace else action.pending
 
 
@@ -309,7 +310,7 @@ def _note_new_schemas(actions: list[Action]) -> None:
     updated = {
         (action.desired.body["spec"]["group"], action.desired.body["spec"]["names"]["kind"])
         for action in actions
-        if action.ref.kind == "CustomResourceDefinition" and action.verb == UPDATE and action.desired
+        if action.ref.builtin == "CustomResourceDefinition" and action.verb == UPDATE and action.desired
     }
     for action in actions:
         if (action.ref.group, action.ref.kind) in updated and action.verb in (CREATE, UPDATE):

@@ -49,7 +49,7 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] 
             return None
 
     asked = [a for a in plan.actions if a.verb in (CREATE, UPDATE) and not a.pending]
-    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and a.ref.kind in kinds]
+    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and a.ref.builtin in kinds]
     answers = [answer for answer in cluster.each(attempt, asked) if answer]
     if errors:
         raise InvalidInput("the API server would refuse this, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
@@ -105,6 +105,8 @@ def masked_pair(old: dict, new: dict) -> tuple[dict, dict]:
     if "Secret" not in (old.get("kind"), new.get("kind")):
         return old, new
     was, now = old.get("data") or {}, new.get("data") or {}
+    if not (isinstance(was, dict) and isinstance(now, dict)):  # of another API group
+        was, now = {"": was}, {"": now}
     shown_old = {key: HIDDEN for key in was}
     shown_new = {key: HIDDEN if was.get(key) == value or key not in was else HIDDEN_CHANGED for key, value in now.items()}
     return ({**old, "data": shown_old} if was else old), ({**new, "data": shown_new} if now else new)

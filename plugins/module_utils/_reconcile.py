@@ -8,7 +8,7 @@ import typing as t
 
 from ._refusals import explain
 from ._drift import ADDED, CHANGED, DELETED, REPLICAS, Finding, findings
-from ._errors import ApiError, InvalidInput
+from ._errors import ApiError, Busy, InvalidInput, NodesFailed, NotPermitted, ReleaseFailed
 from ._fields import spec_of
 from ._fleet import COMPONENT
 from ._gpu_drift import UNSEEN, node_findings, put_back
@@ -61,10 +61,21 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
     releaser.permit(plan)
     if preview:
         return result
-    if nodes:
-        put_back(releaser.cluster, releaser.ledger, pools, options.platform, {finding.ref.name for finding in nodes}, options.facts["by"])
-        result["requests"] = dict(releaser.cluster.requests)
-    return releaser.carry_out(plan, state, releaser.vector(target, state), target, result) if found else result
+    errors = []
+    for needed, mend in (
+        (found, lambda: result.update(releaser.carry_out(plan, state, releaser.vector(target, state), target, result))),
+        (nodes, lambda: put_back(releaser.cluster, releaser.ledger, options.platform, {finding.ref.name for finding in nodes or []}, options.facts["by"])),
+    ):
+        try:
+            if needed:
+                mend()
+        except (ReleaseFailed, NodesFailed, InvalidInput, NotPermitted, Busy) as exc:
+            errors.append(exc)  # one is no reason to leave the other as it is
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ReleaseFailed("\n".join(error.message for error in errors), problems=[error.message for error in errors])
+    return {**result, "requests": dict(releaser.cluster.requests)}
 
 
 def _find(releaser: Releaser, plan: Plan, ignored: t.Collection[str]) -> list[Finding]:

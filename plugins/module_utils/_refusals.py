@@ -62,7 +62,21 @@ def without_secrets(text: str, body: dict) -> str:
     """`text` without the values of a Secret, plain or encoded: a refusal may quote what it refuses."""
     if body.get("kind") != "Secret":
         return text
-    for value in body.get("data", {}).values():
-        for shown in (value, base64.b64decode(value).decode("utf-8", "replace")):
+    for value in _texts(body.get("data")):
+        for shown in (value, _decoded(value)):
             text = text.replace(shown, "(hidden)") if len(shown) > 2 else text
     return text
+
+
+def _texts(value: object) -> list[str]:
+    """All texts in a value: a Secret of another API group may have any shape."""
+    if isinstance(value, (dict, list)):
+        return [text for sub in (value.values() if isinstance(value, dict) else value) for text in _texts(sub)]
+    return [value] if isinstance(value, str) else []
+
+
+def _decoded(value: str) -> str:
+    try:
+        return base64.b64decode(value).decode("utf-8", "replace")
+    except ValueError:
+        return ""

@@ -9,6 +9,7 @@ import datetime
 import typing as t
 import uuid
 
+from ._answers import serves
 from ._apply import apply_deletes, apply_early, apply_plan, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
@@ -195,12 +196,13 @@ class Releaser:
                 "an earlier run could not be undone: " + "; ".join(report.errors) + ". Remove the cause and run again; unlock.yml (with --check"
                 " first) shows what is not as it was before that run, and goes on without it", restored=dataclasses.asdict(report),
             )
-        # What is planned next looks at what runs, and a run with nothing to write waits for nothing by itself.
+        self.lock.release()
+        # What is planned next looks at what runs, and a run with nothing to write waits for nothing by itself. Without the lock: should
+        # others write meanwhile, this run finds that out when it takes it for its own work.
         back = {entry.ref: entry.rtype for entry in journalled if entry.before and entry.ref.builtin in WORKLOADS}
         unsettled = self._settle(back, {}) if self.options.wait else ""
         if unsettled:
             self.progress(f"the state before it is restored, but not ready yet: {unsettled}")
-        self.lock.release()
 
     def described(self, release: dict, components: t.Collection[str]) -> dict[Ref, Desired]:
         """The objects of some components as a kept release describes them."""
@@ -239,12 +241,12 @@ class Releaser:
         def used(action: Action) -> str:
             if action.ref.name in staying:
                 return f"component {staying[action.ref.name]} still has something in it"
-            if action.ref.kind == "CustomResourceDefinition":
+            if action.ref.builtin == "CustomResourceDefinition":
                 return foreign_resources(self.cluster, t.cast(dict, action.live), ours)
             why = occupied(self.cluster, action.ref.name, self.options.platform, ours, claims=False)
             return why or ("it holds what was there before the platform" if action.ref.name in taken else "")
 
-        going = [action for action in plan.actions if action.verb == DELETE and action.ref.kind in ("Namespace", "CustomResourceDefinition")]
+        going = [action for action in plan.actions if action.verb == DELETE and action.ref.builtin in ("Namespace", "CustomResourceDefinition")]
         for action, why in zip(going, self.cluster.each(used, going)):
             if why:
                 action.verb, action.pending = KEEP, why
@@ -346,20 +348,22 @@ class Releaser:
     def _applied(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> dict[Action, dict]:
         """Writes, and waits; {action: the object as it is now}. What has to come last comes when all else is ready: what a webhook judges
         whose Service is in the bundle and does not answer yet. A repair goes on after any refusal, and what is refused stays as it is."""
-        services = {action.ref for action in plan.actions if action.desired and action.ref.kind == "Service"}
+        services = {action.ref: action for action in plan.actions if action.desired and action.ref.builtin == "Service"}
         cluster, force, check = self.cluster, self.options.force, self.lock.check
         is_early = (lambda exc: True) if target.repair else (lambda exc: unanswered(exc) in services)
         afters, early = apply_plan(cluster, plan, self.options.platform, force, self.progress, check, is_early)
-        self._wait(Plan([action for action in plan.actions if action not in early]), target, leaving, reading)
         if early:
-            more, refused = apply_early(cluster, early, force, self.progress, check)
+            asked = [services[ref] for ref in map(unanswered, early.values()) if ref in services]
+            self._wait(Plan([action for action in plan.actions if any(serves(action, service) for service in asked)]), target, leaving, reading)
+            more, refused = apply_early(cluster, [*early], force, self.progress, check)
             if refused and not target.repair:
                 raise next(iter(refused.values()))
             for action, exc in refused.items():
                 action.verb = UNCHANGED
-                self.refused.append(exc.message)
+                gone = " It was deleted to be made anew, and could not be" if action.replace else ""
+                self.refused.append(f"{exc.message}{gone}")
             afters.update(more)
-            self._wait(Plan([*more]), target, leaving, reading)
+        self._wait(plan, target, leaving, reading)
         return afters
 
     def _acquire(self, journal: dict, state: State) -> None:
@@ -408,7 +412,7 @@ class Releaser:
             waiter = self._waiter(waited.wanted, leaving)
             waiter.before, waiter.hoped = reading, waited.wanted if target.repair else set(filter(reading.was_broken, waited.hoped))
             waiter.run(self.options.wait_timeout)
-            self.not_ready += [*waiter.left.values(), *self._beside(waited.beside)]
+            self.not_ready = [*waiter.left.values(), *self._beside(waited.beside)]
 
     def _beside(self, others: dict[Ref, ResourceType]) -> list[str]:
         """What was not ready before and is not now: this run did not write to it, and does not fail if it cannot be looked at."""
@@ -445,6 +449,8 @@ class Releaser:
             outside = {name: value for name, value in current.get(field, {}).items() if name not in scope}
             release[field] = {**outside, **values}
         release["changes"] = plan.summary()
+        if self.refused:  # what it put back is noted, and no release to return to is pushed out
+            release.update(status=FAILED, error=self.refused[0].splitlines()[0], components={})
         after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, scope)), dict(state.revisions))
         for name, revision, manifests in fresh:
             prints = {**after.revisions.get(name, {}), str(revision): after.revision_print(manifests)}
@@ -488,7 +494,7 @@ class Releaser:
             return restore(self.cluster, journal, self.options.platform, self.lock.check)
 
     def _leaving(self, plan: Plan) -> Leaving:
-        sets = {action.ref: action.rtype for action in plan.writes if action.live and action.ref.kind == "StatefulSet"}
+        sets = {action.ref: action.rtype for action in plan.writes if action.live and action.ref.builtin == "StatefulSet"}
         return revisions_left(self.cluster, sets)
 
     def _settled(self, plan: Plan, leaving: Leaving) -> str:

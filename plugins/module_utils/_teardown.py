@@ -67,9 +67,9 @@ def _kept(
     for ref in owned:
         if ref.kind in DATA and not data:
             kept[ref] = "it holds data"
-        elif ref.kind == "CustomResourceDefinition" and (why := foreign_resources(releaser.cluster, live[ref], owned)):
+        elif ref.builtin == "CustomResourceDefinition" and (why := foreign_resources(releaser.cluster, live[ref], owned)):
             kept[ref] = why
-    spaces = [ref for ref in owned if ref.kind == "Namespace"]
+    spaces = [ref for ref in owned if ref.builtin == "Namespace"]
     ours = {*owned, *claims}
     found = releaser.cluster.each(lambda ref: occupied(releaser.cluster, ref.name, releaser.options.platform, ours, claims=not data), spaces)
     inside = {ref.namespace: f"it holds {ref}, which is not ours to delete" for ref in others}
@@ -80,7 +80,7 @@ def _claims_of_sets(cluster: Cluster, state: State, live: dict[Ref, dict]) -> li
     """(component, claim) of the claims that StatefulSets of ours made from their templates; they are in no manifest."""
     found = []
     for component, objects in state.record.items():
-        sets = (ref for ref in map(ref_from_key, objects) if ref.kind == "StatefulSet" and ref in live)
+        sets = (ref for ref in map(ref_from_key, objects) if ref.builtin == "StatefulSet" and ref in live)
         for ref in sets:
             templates = [re.escape(c["metadata"]["name"]) for c in live[ref]["spec"].get("volumeClaimTemplates") or []]
             name = re.compile(rf"({'|'.join(templates)})-{re.escape(ref.name)}-\d+")

@@ -178,9 +178,10 @@ class Undo:
             self.cluster.patch(entry.rtype, entry.namespace, entry.name, change)
         except ApiError as exc:
             newer = self.cluster.get(entry.rtype, entry.namespace, entry.name) if exc.status == 409 and attempts > 1 else None
-            if newer is None:
-                raise
-            self._give_back(entry, newer, attempts - 1)
+            if newer:
+                self._give_back(entry, newer, attempts - 1)
+            else:  # the values are back, and that is what matters
+                self.report.kept.append(f"{entry.ref}: as it was, but for whose its fields are: {exc.message}")
 
     def _hold_replicas(self, entry: Entry) -> None:
         self.cluster.hold_replicas(entry.rtype, entry.namespace, entry.name, t.cast(int, entry.replicas))
@@ -194,7 +195,7 @@ class Undo:
         try:
             after = self.cluster.apply(entry.rtype, before, force=True)
         except ApiError as exc:
-            if exc.status != 422 or "immutable" not in exc.message or entry.kind in NEVER_REPLACED:
+            if exc.status != 422 or "immutable" not in exc.message or entry.ref.builtin in NEVER_REPLACED:
                 raise  # a refusal by admission is no reason to delete anything
             live = self.cluster.get(entry.rtype, entry.namespace, entry.name)
             if live is None or live["metadata"].get("labels", {}).get(LABEL_PLATFORM) != self.platform:
@@ -222,7 +223,7 @@ class Undo:
             return
         why = self._kept(entry, live)
         if why:
-            if entry.kind == "Namespace" and occupied(self.cluster, entry.name, self.platform, self.ours, claims=False):
+            if entry.ref.builtin == "Namespace" and occupied(self.cluster, entry.name, self.platform, self.ours, claims=False):
                 let_go(self.cluster, entry.rtype, entry.ref, live["metadata"]["uid"])  # no release has it, and others live in it
             self.report.kept.append(f"{entry.ref}: {why}")
             return
@@ -249,11 +250,11 @@ class Undo:
         return False
 
     def _kept(self, entry: Entry, live: dict) -> str:
-        if entry.kind == "PersistentVolumeClaim":
+        if entry.ref.builtin == "PersistentVolumeClaim":
             return "it holds data"
-        if entry.kind == "CustomResourceDefinition":
+        if entry.ref.builtin == "CustomResourceDefinition":
             return foreign_resources(self.cluster, live, self.ours)
-        return occupied(self.cluster, entry.name, self.platform, self.ours) if entry.kind == "Namespace" else ""
+        return occupied(self.cluster, entry.name, self.platform, self.ours) if entry.ref.builtin == "Namespace" else ""
 
 
 def _until_served(cluster: Cluster, batch: list[Entry], seconds: float = 30.0) -> None:

@@ -31,7 +31,7 @@ def scope(plan: Plan) -> Scope:
     waited = [action for action in plan.actions if action.desired and action.ref.builtin in WAITED]
     written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
     unready = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
-    hoped = {action.ref: action.rtype for action in unready if action.ref.kind != "Job" and _concerned(action, written)}
+    hoped = {action.ref: action.rtype for action in unready if action.ref.builtin != "Job" and _concerned(action, written)}
     wanted = {action.ref: action.rtype for action in waited if action.ref in written}
     return Scope({**wanted, **hoped}, frozenset(hoped), {action.ref: action.rtype for action in unready if action.ref not in hoped})
 
@@ -44,7 +44,7 @@ def unready_of(plan: Plan, wanted: t.Collection[Ref]) -> dict[Ref, dict]:
 def _concerned(action: Action, written: t.Collection[Ref]) -> bool:
     """Whether a workload needs something that was written, or is in a namespace that was, or whose limits were."""
     space = action.ref.namespace
-    room = any((ref.kind in ROOM and ref.namespace == space) or (ref.kind == "Namespace" and ref.name == space) for ref in written)
+    room = any((ref.builtin in ROOM and ref.namespace == space) or (ref.builtin == "Namespace" and ref.name == space) for ref in written)
     return room or any(need.ref in written for need in needed([action.desired] if action.desired else [], pull_secrets=True))
 
 
@@ -62,6 +62,10 @@ class Before:
             return False
         pods = self.pods.get(ref, {}).values()
         return not pods or bool(_said(self.live[ref])) or any(map(_in_trouble, pods))
+
+    def knew(self, ref: Ref, pod: dict) -> bool:
+        """Whether this very pod was not ready when the reading was taken."""
+        return _uid(pod) in self.pods.get(ref, {})
 
     def had(self, ref: Ref, live: dict, pod: dict | None = None, container: str = "") -> bool:
         """Whether trouble with a workload, or with a container of its pod, is no newer than the reading."""
@@ -107,7 +111,7 @@ def restarts(pod: dict) -> dict[str, int]:
 def may_start_anew(ref: Ref, live: dict, pod: dict) -> bool:
     """Whether evicting a pod only brings it back: nothing runs in it, its workload makes another, and of the same description."""
     running = any("running" in (each.get("state") or {}) for each in containers(pod.get("status", {})))
-    return ref.kind != "Job" and rolls(live) and not running
+    return ref.builtin != "Job" and rolls(live) and not running
 
 
 def _in_trouble(pod: dict) -> bool:

@@ -11,6 +11,7 @@ from ._answers import DRIFT_HINT, Silence, by_whom, edited, hooks, no_room, sile
 from ._cluster import Cluster
 from ._drift import Finding
 from ._errors import ApiError, Hopeless, InvalidInput, TimedOut
+from ._fields import spec_of
 from ._fleet import COMPONENT
 from ._gpu_drift import UNSEEN, node_findings
 from ._health import not_ready
@@ -24,6 +25,7 @@ from ._wait import Waiter, details
 HEALTHY, FAILED, TIMED_OUT = "healthy", "failed", "timed_out"
 BESIDE_SECONDS = 8  # for what else there is to be said, once it is known that not all is well
 ENDPOINT_SECONDS = 5  # until a Service's endpoints follow its pods
+SERVICES = ResourceType("", "v1", "Service", "services", True)
 SLICES = ResourceType("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
 HOOKS = tuple(
     ResourceType("admissionregistration.k8s.io", "v1", f"{kind}WebhookConfiguration", f"{kind.lower()}webhookconfigurations", False)
@@ -59,8 +61,10 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
     changed = edited(record, judged)
     silences, unseen = _silent(cluster, judged, there, changed, ENDPOINT_SECONDS if verdict == HEALTHY else 0)
     room = _in_the_room(cluster, {ref.namespace for ref in judged} - {""})
-    problems += silences + [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed)]
-    pools = ledger.manifests(COMPONENT, state.deployed["components"][COMPONENT]) if COMPONENT in record and COMPONENT in state.deployed["components"] else []
+    ours = set(_recorded(state.record))
+    problems += silences + [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed, ours)]
+    revision = state.deployed["components"].get(COMPONENT) if COMPONENT in record else None
+    pools = ledger.manifests(COMPONENT, revision) if revision else []
     nodes = node_findings(cluster, pools, ledger.platform)
     problems += [_of_node(finding) for finding in nodes or []]
     unseen += [UNSEEN] if nodes is None else []
@@ -78,7 +82,7 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
         "ready": len(recorded - {str(ref) for ref in waiter.waiting} - {problem["object"] for problem in problems}),
         "problems": problems,
         "changed_by_others": [f"{ref}{by_whom(judged[ref])}" for ref in sorted(changed)],
-        "strangers": strangers(room, ledger.platform, set(_recorded(state.record))),
+        "strangers": strangers(room, ledger.platform, ours),
         "not_checked": unseen,
         "seconds": round(time.monotonic() - started, 1),
         "requests": dict(cluster.requests),
@@ -99,19 +103,30 @@ def _silent(cluster: Cluster, judged: dict[Ref, dict], live: dict[Ref, dict], ch
     asked again for some seconds."""
     lists = cluster.each(lambda rtype: _listed(cluster, rtype, ""), HOOKS)
     asked = hooks([(ref_of(rtype, obj), obj) for rtype, found in zip(HOOKS, lists) for obj in found or ()], judged)
+    asked = [hook for hook, elsewhere in zip(asked, cluster.each(lambda hook: _is_elsewhere(cluster, *hook.service), asked)) if not elsewhere]
     blind = [f"{rtype.kind}s: this identity may not list them" for rtype, found in zip(HOOKS, lists) if found is None]
-    spaces = sorted({ref.namespace for ref in judged if ref.kind == "Service" and not ref.group} | {hook.service[0] for hook in asked})
+    spaces = sorted({ref.namespace for ref in judged if ref.builtin == "Service" and not ref.group} | {hook.service[0] for hook in asked})
     deadline = time.monotonic() + seconds
     while True:
         listed = dict(zip(spaces, cluster.each(lambda space: _listed(cluster, SLICES, space), spaces)))
         unseen = [space for space, slices in listed.items() if slices is None]
-        seen = {ref: obj for ref, obj in judged.items() if ref.kind != "Service" or ref.namespace not in unseen}
+        seen = {ref: obj for ref, obj in judged.items() if ref.builtin != "Service" or ref.namespace not in unseen}
         served = [hook for hook in asked if hook.service[0] not in unseen]
         found = silent(seen, live, (each for slices in listed.values() for each in slices or ()), changed, served)
-        if all(each.ref.kind == "HorizontalPodAutoscaler" for each in found) or time.monotonic() >= deadline:
+        if all(each.ref.builtin == "HorizontalPodAutoscaler" for each in found) or time.monotonic() >= deadline:
             said = [f"the endpoints of Services in {space}: this identity may not list EndpointSlices there" for space in unseen]
             return [_of(each) for each in found], blind + said
         time.sleep(0.5)
+
+
+def _is_elsewhere(cluster: Cluster, namespace: str, name: str) -> bool:
+    """Whether a Service is only a name for what is outside, of which no endpoints tell."""
+    try:
+        return spec_of(cluster.get(SERVICES, namespace, name) or {}).get("type") == "ExternalName"
+    except ApiError as exc:
+        if exc.status == 403:
+            return True  # then nothing can be said of it
+        raise
 
 
 def _of(silence: Silence) -> dict:
@@ -146,7 +161,7 @@ def _recorded(record: Record) -> list[Ref]:
 
 
 def _cleans_up(ref: Ref) -> bool:
-    return ref.kind == "Job"  # one with ttlSecondsAfterFinished is gone once it is done
+    return ref.builtin == "Job"  # one with ttlSecondsAfterFinished is gone once it is done
 
 
 def _missing(ref: Ref, type_gone: bool) -> dict:

@@ -13,7 +13,7 @@ from ._evict import Evictions
 from ._health import READY, WORKLOADS, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
 from ._types import ResourceType, ref_of
-from ._verdict import Before, may_start_anew
+from ._verdict import Before, may_start_anew, restarts
 from ._watch import Watch, Watches
 
 PODS = ResourceType("", "v1", "Pod", "pods", True)
@@ -60,7 +60,8 @@ class Waiter:
         self._watches = Watches(cluster, clock, poll)
         self._evictions = Evictions(cluster, self.leaving, progress, clock)
         self._watched: set[str] = set()  # namespaces
-        self._anew: set[str] = set()  # uids of pods that were evicted so that they start anew
+        # {uid: how often its containers had been started again} of pods that were to be evicted so that they start anew
+        self._anew: dict[str, dict[str, int]] = {}
         self._since: dict[tuple[Ref, str], float] = {}
         self._drained: dict[str, float] = {}  # {namespace: seconds more for who waits for its quota}
         self._late: frozenset[str] | None = None
@@ -172,7 +173,7 @@ class Waiter:
         if not self._late_unknown or self.clock() < self._claims_at:
             return
         self._claims_at = self.clock() + CLAIM_SECONDS
-        for ref in [ref for ref in self.waiting if ref.kind == "PersistentVolumeClaim" and ref in self.live]:
+        for ref in [ref for ref in self.waiting if ref.builtin == "PersistentVolumeClaim" and ref in self.live]:
             self._handle(self.wanted[ref], {"type": "MODIFIED", "object": self.live[ref]})
 
     # --- a StatefulSet's way back ------------------------------------------------------------------------------------
@@ -196,15 +197,22 @@ class Waiter:
             if self._watches.interrupted:
                 self._look_again()
             for subject in list(self._old_crashes()):
-                self._anew.add(self.pods[subject]["metadata"]["uid"])
+                self._anew[self.pods[subject]["metadata"]["uid"]] = restarts(self.pods[subject])
                 self.progress(f"{subject}: crashes since before this run; {self._evicted(self.pods[subject])}")
 
     def _old_crashes(self) -> t.Iterator[Ref]:
         for ref, subject, problem in list(self._problems()):
-            if ref in self.hoped and problem.reason in CRASHES and self.pods[subject]["metadata"]["uid"] not in self._anew:
-                new = may_start_anew(ref, self.live[ref], self.pods[subject]) and self._had(ref, subject, problem)
-                if new and self._is_current(ref, subject):
+            if self._may_be_mended(ref, subject, problem) and self.pods[subject]["metadata"]["uid"] not in self._anew:
+                if may_start_anew(ref, self.live[ref], self.pods[subject]) and self._is_current(ref, subject):
                     yield subject
+
+    def _may_be_mended(self, ref: Ref, subject: Ref, problem: Problem) -> bool:
+        """Whether a container that crashes may not have been started since the run put right what it needs: it was in trouble before,
+        and may have been started once more between that reading and the write."""
+        if ref not in self.hoped or problem.reason not in CRASHES or not self.before.knew(ref, self.pods[subject]):
+            return False
+        at = self._anew.get(self.pods[subject]["metadata"]["uid"])
+        return at is None or restarts(self.pods[subject]).get(problem.container, 0) <= at.get(problem.container, 0)
 
     def _evicted(self, pod: dict) -> str:
         meta = pod["metadata"]
@@ -260,6 +268,8 @@ class Waiter:
 
     def _patience(self, ref: Ref, subject: Ref, problem: Problem) -> float:
         seconds = max(problem.patience, self.patience(ref, problem.reason)) + self._drained.get(ref.namespace, 0.0) * (QUOTA in problem.message)
+        if self._may_be_mended(ref, subject, problem):
+            return float("inf")
         if not self._had(ref, subject, problem):
             return seconds
         return float("inf") if problem.reason in CRASHES else seconds + OLD_SECONDS
@@ -315,10 +325,10 @@ class Waiter:
         if owner is None or not observed(owner):
             return False
         labels = pod["metadata"].get("labels", {})
-        if ref.kind in ("StatefulSet", "DaemonSet"):
+        if ref.builtin in ("StatefulSet", "DaemonSet"):
             update = owner["status"].get("updateRevision")  # a DaemonSet has none: its pods are told apart by generation
             return update is None or labels.get("controller-revision-hash") == update
-        if ref.kind == "Deployment":
+        if ref.builtin == "Deployment":
             replicaset = next(o["name"] for o in pod["metadata"]["ownerReferences"] if o.get("controller"))
             return self._revision(ref.namespace, replicaset) == owner["metadata"].get("annotations", {}).get(REVISION)
         return True

@@ -32,15 +32,21 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
 
-    def construct_integer(self, node: yaml.ScalarNode) -> int | float:
+    def construct_integer(self, node: yaml.ScalarNode) -> int | float | str:
         text = node.value.replace("_", "")
         octal = re.fullmatch(r"([-+]?)0([0-7]+)", text)
-        number = int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)
+        try:
+            number = int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)
+        except ValueError:
+            return node.value  # `0x_`
         return number if -(2**63) <= number < 2**64 else float(number)
 
-    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+    def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
         text = node.value.replace("_", "").lower()
-        number = float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text))
+        try:
+            number = float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text))
+        except ValueError:
+            return node.value  # `1e_`
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
     def construct_truth(self, node: yaml.ScalarNode) -> bool:

@@ -15,6 +15,7 @@ from live import until
 from living import API, by_hand, delete, deployment, edit, nowhere, settings, space, there, uid
 
 CRASHES = "CrashLoopBackOff"
+UP = {"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 5}}  # else a container is ready from the moment it runs
 
 
 def fix(platform: Platform, **options: t.Any) -> dict:
@@ -115,7 +116,7 @@ def test_a_bystander_never_decides(living, figure):
     """Engine, 2.8. Red where all that is not ready is waited for: the right change, and the return from it, are undone for another's trouble."""
     platform = living("bystander")
     name = platform.name
-    sick = workload("Deployment", "sick", name, pod("sick", "exit 3"))
+    sick = workload("Deployment", "sick", name, pod("sick", "exit 3", **UP))
 
     def bundle(rate: str) -> dict[str, list[dict]]:
         return {"base": [space(name), sick, nowhere(name)], "app": [settings(name, rate=rate), deployment(name, minReadySeconds=int(rate))]}
@@ -127,7 +128,7 @@ def test_a_bystander_never_decides(living, figure):
     live = there(settings(name))
     assert live and live["data"]["rate"] == "1"
     with pytest.raises(ReleaseFailed, match="The state before is restored"):
-        platform.deploy({**bundle("3"), "more": [workload("Deployment", "worse", name, pod("worse", "exit 4"))]})
+        platform.deploy({**bundle("3"), "more": [workload("Deployment", "worse", name, pod("worse", "exit 4", **UP))]})
     live = there(settings(name))
     assert live and live["data"]["rate"] == "1", "what was written decides as before"
     figure("engine 2.8, two broken bystanders: released, returned, nothing to do / undone for its own trouble", "yes, yes, told / yes")
@@ -236,7 +237,7 @@ def test_a_rule_that_is_put_back_stays_beside_a_crash(living, figure):
     platform = living("rule")
     name = platform.name
     rule = obj("networking.k8s.io/v1", "NetworkPolicy", "web", name, spec={"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]})
-    platform.deploy({"app": [space(name), rule, workload("Deployment", "sick", name, pod("sick", "exit 3"))]}, wait=False)
+    platform.deploy({"app": [space(name), rule, workload("Deployment", "sick", name, pod("sick", "exit 3", **UP))]}, wait=False)
     until("it crashes", lambda: crashing(name, "sick"))
     kubectl("delete", "networkpolicy", "web", "-n", name)
     result = fix(platform)

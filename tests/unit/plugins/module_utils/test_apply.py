@@ -11,6 +11,7 @@ from ansible_collections.genai.platform.plugins.module_utils._undo import Entry,
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from fake import FakeCluster
 from story import STATE, config, configmap, deploy, fail_when, just_before, kill_at, managers, obj, owner, releaser
 
@@ -269,3 +270,14 @@ def test_what_no_waiting_helps_fails_the_release(cluster, monkeypatch, bundle, m
     with pytest.raises(ReleaseFailed, match="The state before is restored"):
         deploy(cluster, bundle)
     assert cluster.contents() == {} and (len(tried) == 1 if tries == 1 else len(tried) > 2)
+
+
+def test_what_comes_late_comes_in_its_order(cluster, monkeypatch):
+    """A repair that is refused a Namespace at first makes it, and then what is in it."""
+    bundle = {"app": [SPACE, *(config(f"c{number}") for number in range(6))]}
+    deploy(cluster, bundle)
+    for ref in [ref for ref in cluster.objects if "ns" in (ref.namespace, ref.name)]:
+        del cluster.objects[ref]
+    fail_when(cluster, "apply Namespace ns", ApiError("not now", 403))
+    assert drift(releaser(cluster), True, None, [])["fixed"] == 7
+    assert sum(ref.namespace == "ns" for ref in cluster.objects) == 6

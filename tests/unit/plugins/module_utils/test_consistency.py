@@ -43,6 +43,12 @@ def rolling(maximum=None, replicas=3):
     return found
 
 
+def surge(most):
+    found = deployment(CPU)
+    found["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": most}}
+    return found
+
+
 def job(*containers, name="job", **spec):
     return obj("Job", name, "batch/v1", spec={**spec, "template": {"spec": {"containers": list(containers)}}})
 
@@ -103,6 +109,8 @@ FITS = [
     ("one more, by default", [rolling(), job(container({"cpu": "500m"}))], "requests.cpu", "4"),
     ("one may lack", [rolling(1)], "requests.cpu", "3"),
     ("one may lack, by default", [rolling(replicas=4)], "requests.cpu", "4"),
+    ("none more, as it says", [surge(0)], "requests.cpu", "3"),
+    ("none more, as it says in percent", [surge("0%")], "requests.cpu", "3"),
     ("no replicas, none more", [rolling(0, replicas=0), DAEMON], "requests.cpu", "1"),
     ("Services", [obj("Service", "a"), obj("Service", "b")], "services", "2"),
 ]

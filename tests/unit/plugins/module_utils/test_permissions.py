@@ -63,7 +63,8 @@ def test_a_workload_that_is_waited_for_is_watched_with_its_pods():
     assert needs(action(UPDATE, "Deployment", "apps/v1"), waiting=False) == written
     found = needs(action(UPDATE, "StatefulSet", "apps/v1"))
     assert Need("create", "", "pods/eviction", "ns") in found and verbs(found, "pods") == {"list", "watch"}, "no pod is deleted"
-    template = action(CREATE, "ConstraintTemplate", "templates.gatekeeper.sh/v1", namespace="")
+    spec = {"crd": {"spec": {"names": {"kind": "GenaiOwner"}}}}
+    template = action(CREATE, "ConstraintTemplate", "templates.gatekeeper.sh/v1", namespace="", spec=spec)
     assert Need("watch", "templates.gatekeeper.sh", "constrainttemplates") in needs(template, waiting=False), "a definition is waited for always"
 
 
