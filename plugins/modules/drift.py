@@ -15,12 +15,17 @@ description:
     changed it and when, as far as Kubernetes knows (C(metadata.managedFields)).
   - Finds objects that were deleted, fields that were changed or removed, and fields that people or other tools added.
   - Does not report defaults, status, an autoscaler's replicas, finalizers and owner references, or what the cluster's own parts add.
+  - An item that somebody added to a list under a name that is in it already is a difference, for a container may get the other one.
+  - Where the release has pools of GPU nodes, labels and taints of their nodes that are gone, or that a person has changed, are differences,
+    too. What M(genai.platform.gpu_nodes) has left to another manager is none.
   - What differs is asked of the server (a dry run of the released description), so normalised values are no drift.
   - When the cluster could not be looked at, the host counts as unreachable, so that C(ansible-playbook) ends with 4.
 options:
   fix:
     description:
-      - Put everything back as a release of its own, which happens completely or not at all. What was added is removed.
+      - Put everything back as a release of its own. What was added is removed.
+      - A repair is never undone. Where an object is refused, the others are put back all the same; then the task fails and names what stays
+        as it was, and the ledger has it as failed, so that it pushes out no release to return to.
     type: bool
     default: false
   components:

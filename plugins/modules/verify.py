@@ -18,6 +18,9 @@ description:
     a readiness probe that keeps failing, a failed Job, a missing Secret or ConfigMap, a deleted object or kind.
   - A Service of the platform is not healthy when a workload of the platform should answer for it and no endpoint is ready, or when it
     was changed so that no workload does. Nor is a HorizontalPodAutoscaler whose workload has no replicas, for there it does nothing.
+  - Nor is a webhook configuration of the platform whose Service no pod answers for, one of others without whose answer every new pod in the
+    platform's namespaces is refused, a ResourceQuota that others have made or changed so that no pod can start again, and a node whose label or
+    taint of its pool is gone or was changed by a person. Nodes are looked at only where the release has pools.
   - Names, beside the verdict, what others have changed since it was released, and policies, quotas, limits and autoscalers in its
     namespaces that are no platform's.
   - A readiness probe is given three times what it allows itself, at least 10 seconds. A container that starts slowly needs a

@@ -13,8 +13,8 @@ from living import space, there
 
 # Serves a webhook that admits everything, some seconds after it was started; its readiness is whether it listens.
 SERVER = """
-import http.server, json, ssl, time
-time.sleep(4)
+import http.server, json, os, ssl, time
+time.sleep(float(os.environ["SECONDS"]))
 class Hook(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -45,12 +45,12 @@ def certificate(host: str) -> tuple[bytes, bytes]:
     return built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), plain
 
 
-def operator(name: str, shown: tuple[bytes, bytes], revision: str = "one") -> list[dict]:
+def operator(name: str, shown: tuple[bytes, bytes], revision: str = "one", seconds: float = 4) -> list[dict]:
     """A definition, who serves its webhook, and the webhook: as charts of operators bring them. Its one pod is replaced, not doubled."""
     group, kind = f"{name}.example.com", {"kind": "Gauge", "listKind": "GaugeList", "plural": "gauges", "singular": "gauge"}
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     version = {"name": "v1", "served": True, "storage": True, "schema": schema}
-    environment = [{"name": "REVISION", "value": revision}, {"name": "SERVER", "value": SERVER}]
+    environment = [{"name": name, "value": value} for name, value in (("REVISION", revision), ("SERVER", SERVER), ("SECONDS", str(seconds)))]
     template = pod("hook", 'exec python -c "$SERVER"', env=environment, readinessProbe={
         "tcpSocket": {"port": 8443}, "periodSeconds": 1, "failureThreshold": 30}, volumeMounts=[{"name": "tls", "mountPath": "/tls"}])
     template["spec"]["volumes"] = [{"name": "tls", "secret": {"secretName": "hook"}}]

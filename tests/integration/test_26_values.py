@@ -46,6 +46,24 @@ def applied(*documents: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def defined(group: str, schema: str = "{type: object, x-kubernetes-preserve-unknown-fields: true}") -> str:
+    """A definition of Calls, which takes whatever a resource says unless the schema says otherwise."""
+    return f"""
+        apiVersion: apiextensions.k8s.io/v1
+        kind: CustomResourceDefinition
+        metadata: {{name: calls.{group}}}
+        spec:
+          group: {group}
+          scope: Namespaced
+          names: {{kind: Call, listKind: CallList, plural: calls, singular: call}}
+          versions:
+            - name: v1
+              served: true
+              storage: true
+              schema: {{openAPIV3Schema: {schema}}}
+    """
+
+
 def namespace(platform: Platform) -> str:
     return f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {platform.name}}}}}"
 
@@ -82,23 +100,8 @@ def test_a_null_is_handed_on(living, tmp_path, figure):
     """Case 20. Red where a null is left out: a default comes in its place, or a key is missing."""
     platform = living("values-null")
     name = platform.name
-    definition = f"""
-        apiVersion: apiextensions.k8s.io/v1
-        kind: CustomResourceDefinition
-        metadata: {{name: calls.{name}.example.com}}
-        spec:
-          group: {name}.example.com
-          scope: Namespaced
-          names: {{kind: Call, listKind: CallList, plural: calls, singular: call}}
-          versions:
-            - name: v1
-              served: true
-              storage: true
-              schema:
-                openAPIV3Schema:
-                  type: object
-                  properties: {{spec: {{type: object, properties: {{retries: {{type: integer, nullable: true, default: 5}}}}}}}}
-    """
+    retries = "{spec: {type: object, properties: {retries: {type: integer, nullable: true, default: 5}}}}"
+    definition = defined(f"{name}.example.com", f"{{type: object, properties: {retries}}}")
     documents = [
         f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: NAME, namespace: {name}, labels: {{team: null}}}}, data: {{TOKEN: null, MODE: fast}}}}",
         f"{{apiVersion: v1, kind: Secret, metadata: {{name: NAME, namespace: {name}}}, stringData: {{TOKEN: null, MODE: fast}}}}",
@@ -141,31 +144,13 @@ WORDS = (
 ).split()
 
 
-def free_kind(group: str) -> str:
-    """A definition that takes whatever a resource says."""
-    return f"""
-        apiVersion: apiextensions.k8s.io/v1
-        kind: CustomResourceDefinition
-        metadata: {{name: calls.{group}}}
-        spec:
-          group: {group}
-          scope: Namespaced
-          names: {{kind: Call, listKind: CallList, plural: calls, singular: call}}
-          versions:
-            - name: v1
-              served: true
-              storage: true
-              schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}
-    """
-
-
 def test_a_template_is_read_as_kubectl_reads_it(living, figure):
     """Red where a role's YAML is read by Python's rules: 12:30 is 750, and 1e3 a text."""
     platform = living("values-words")
     name = platform.name
     text = f"{{apiVersion: {name}.example.com/v1, kind: Call, metadata: {{name: NAME, namespace: {name}}}, status: {{phase: mine}}, other: null,"
     text += " spec: [" + ", ".join(f"{{word: {word}}}" for word in WORDS) + ", 😀]}"
-    ours = [yaml.load(textwrap.dedent(each), Loader=Loader) for each in (free_kind(f"{name}.example.com"), text.replace("NAME", "ours"))]
+    ours = [yaml.load(textwrap.dedent(each), Loader=Loader) for each in (defined(f"{name}.example.com"), text.replace("NAME", "ours"))]
     platform.deploy({"app": [space(name), *ours]})
     applied(text.replace("NAME", "theirs"))
     where = f"/apis/{name}.example.com/v1/namespaces/{name}/calls"

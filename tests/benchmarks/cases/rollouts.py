@@ -4,10 +4,6 @@
 """When a rollout is done, and when it never will be."""
 from __future__ import annotations
 
-import base64
-import pathlib
-import subprocess
-import tempfile
 import threading
 import time
 import typing as t
@@ -17,6 +13,7 @@ from bundles import obj, pod, workload
 from case import LONG, Attempt, Seen, case
 from live import until
 from living import API, Members, by_hand, deployment, settings, there
+from operators import certificate, gauges, operator
 
 
 def status(body: dict) -> dict:
@@ -123,40 +120,6 @@ def node_comes(a: Attempt) -> Seen:
 
 # --- a webhook beside what it judges ---------------------------------------------------------------------------------
 
-HOOK = """
-import http.server, json, ssl, time
-time.sleep(20)
-class Hook(http.server.BaseHTTPRequestHandler):
-    def answer(self, body):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(body)
-    def do_GET(self):
-        self.answer(b"{}")
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": asked["request"]["uid"], "allowed": True}}
-        self.answer(json.dumps(review).encode())
-tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-tls.load_cert_chain("/tls/tls.crt", "/tls/tls.key")
-server = http.server.ThreadingHTTPServer(("", 8443), Hook)
-server.socket = tls.wrap_socket(server.socket, server_side=True)
-server.serve_forever()
-"""
-
-
-def certificate(host: str) -> tuple[str, str]:
-    """(certificate, key) for a day."""
-    with tempfile.TemporaryDirectory() as folder:
-        crt, key = pathlib.Path(folder, "crt"), pathlib.Path(folder, "key")
-        names = ["-subj", "/CN=hook", "-addext", f"subjectAltName=DNS:{host}"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, "-keyout", str(key), "-out", str(crt)]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        return crt.read_text(encoding="utf-8"), key.read_text(encoding="utf-8")
-
-
 def definition(group: str, schema: dict | None = None, versions: t.Sequence[str] = ("v1",)) -> dict:
     """A CustomResourceDefinition of Meters that stores the last of these versions."""
     anything = {"openAPIV3Schema": schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
@@ -166,31 +129,13 @@ def definition(group: str, schema: dict | None = None, versions: t.Sequence[str]
     return obj("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"meters.{group}", spec=spec)
 
 
-def operator(namespace: str, group: str) -> list[dict]:
-    crt, key = certificate(f"hook.{namespace}.svc")
-    probe = {"httpGet": {"path": "/", "port": 8443, "scheme": "HTTPS"}, "periodSeconds": 1}
-    mounts = [{"name": each, "mountPath": f"/{each}"} for each in ("hook", "tls")]
-    template = pod("hook", "exec python3 /hook/hook.py", readinessProbe=probe, volumeMounts=mounts)
-    template["spec"]["volumes"] = [{"name": "hook", "configMap": {"name": "hook"}}, {"name": "tls", "secret": {"secretName": "hook"}}]
-    client = {"service": {"namespace": namespace, "name": "hook"}, "caBundle": base64.b64encode(crt.encode()).decode()}
-    rule = {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": ["meters"]}
-    hook = {"name": f"hook.{group}", "clientConfig": client, "rules": [rule], "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"]}
-    return [
-        obj("v1", "ConfigMap", "hook", namespace, data={"hook.py": HOOK}),
-        obj("v1", "Secret", "hook", namespace, type="kubernetes.io/tls", stringData={"tls.crt": crt, "tls.key": key}),
-        obj("v1", "Service", "hook", namespace, spec={"selector": {"app": "hook"}, "ports": [{"port": 443, "targetPort": 8443}]}),
-        workload("Deployment", "hook", namespace, template),
-        obj("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", namespace, webhooks=[hook]),
-    ]
-
-
 @case("23", "a definition, a webhook, the server behind it and an object that it judges in one release", "one release is enough",
       lambda seen: seen.release.ok and seen.object_there)  # fmt: skip
 def webhook(a: Attempt) -> Seen:
-    group = f"{a.namespace}.example.com"
-    meter = obj(f"{group}/v1", "Meter", "one", a.namespace, spec={"unit": "bar"})
-    run = a.release(*operator(a.namespace, group), meter, definition=definition(group))
-    is_there = there(meter) is not None
+    _space, brought, *rest = operator(a.namespace, certificate(f"hook.{a.namespace}.svc"), seconds=20)
+    gauge = gauges(a.namespace, 1)[0]
+    run = a.release(*rest, gauge, definition=brought)
+    is_there = there(gauge) is not None
     judged = is_there and "POST" in cluster.kubectl("logs", "deployment/hook", "-n", a.namespace)
     return Seen(release=run, object_there=is_there, judged=judged)
 

@@ -168,3 +168,58 @@ def test_a_workload_under_an_autoscaler_of_ours_is_compared(ours, said):
     live["metadata"]["managedFields"].append(scale)
     target = {"metadata": {"namespace": "ns"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}}}
     assert edited({"app": {record_key(WORKLOAD): ["x", "another"]}}, {WORKLOAD: live, **({SCALER: target} if ours else {})}) == ([WORKLOAD] if said else [])
+
+
+# --- webhooks and room -----------------------------------------------------------------------------------------------
+HOOK = Ref("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "", "hook")
+SPACE = Ref("", "Namespace", "", "ns")
+IGNORED = [{"key": "ignore", "operator": "DoesNotExist"}]
+
+
+def configuration(resources=("pods",), **rest):
+    rule = {"apiGroups": [""], "operations": ["CREATE"], "resources": list(resources)}
+    hook = {"name": "h.example.com", "clientConfig": {"service": {"namespace": "far", "name": "hook"}}, "rules": [rule], **rest}
+    return {"metadata": {"name": "hook"}, "webhooks": [hook]}
+
+
+def space(**labels):
+    return {"metadata": {"name": "ns", "labels": {_answers.NAME_LABEL: "ns", **labels}}}
+
+
+@pytest.mark.parametrize("judged, hook, alarm", [
+    ({WORKLOAD: deployment()}, configuration(), True),
+    ({WORKLOAD: deployment()}, configuration(namespaceSelector={"matchLabels": {_answers.NAME_LABEL: "ns"}}), True),
+    ({WORKLOAD: deployment()}, configuration(namespaceSelector={"matchLabels": {_answers.NAME_LABEL: "other"}}), False),
+    # Of a Namespace that is not ours, or not looked at, only the name is known.
+    ({WORKLOAD: deployment()}, configuration(namespaceSelector={"matchExpressions": IGNORED}), False),
+    ({WORKLOAD: deployment(), SPACE: space()}, configuration(namespaceSelector={"matchExpressions": IGNORED}), True),
+    ({WORKLOAD: deployment(), SPACE: space(ignore="yes")}, configuration(namespaceSelector={"matchExpressions": IGNORED}), False),
+    ({WORKLOAD: deployment()}, configuration(failurePolicy="Ignore"), False),
+    ({WORKLOAD: deployment()}, configuration(resources=["services"]), False),
+    ({WORKLOAD: deployment()}, configuration(objectSelector={"matchLabels": {"a": "b"}}), False),
+    ({WORKLOAD: deployment()}, configuration(matchConditions=[{"name": "x", "expression": "false"}]), False),
+    ({WORKLOAD: deployment()}, configuration(clientConfig={"url": "https://elsewhere"}), False),
+    ({WEB: service()}, configuration(), False),  # no pod is meant to be there
+    ({HOOK: {}, WEB: service()}, configuration(resources=["gauges"]), True),  # ours, whatever it judges
+])  # fmt: skip
+def test_a_webhook_that_nobody_serves(judged, hook, alarm):
+    found = _answers.hooks([(HOOK, hook)], judged)
+    said = [each.reason for each in silent(judged, judged, [slice_of(True)], hooks=found) if each.ref == HOOK]
+    assert said == (["NoWebhookServer"] if alarm else [])
+    assert not [each for each in silent(judged, judged, [slice_of(True, name="hook", namespace="far")], hooks=found) if each.ref == HOOK]
+
+
+QUOTA = Ref("", "ResourceQuota", "ns", "all")
+
+
+@pytest.mark.parametrize("judged, spec, touched, ours, hint", [
+    ({WORKLOAD: deployment()}, {"hard": {"pods": "0"}}, [], [], "kubectl delete resourcequota -n ns all"),
+    ({WORKLOAD: deployment()}, {"hard": {"pods": "0"}}, [QUOTA], [QUOTA], "drift.yml"),
+    ({WORKLOAD: deployment()}, {"hard": {"pods": "0"}}, [], [QUOTA], None),  # released so
+    ({WORKLOAD: deployment()}, {"hard": {"pods": "1", "services": "0"}}, [], [], None),
+    ({WORKLOAD: deployment()}, {"hard": {"requests.cpu": "0"}, "scopes": ["BestEffort"]}, [], [], None),
+    ({WORKLOAD: deployment(0, owned=True)}, {"hard": {"pods": "0"}}, [], [], None),  # none is wanted
+], ids=["a stranger's", "changed", "released so", "of no pods", "of some pods", "no pods wanted"])
+def test_a_quota_under_which_no_pod_can_start(judged, spec, touched, ours, hint):
+    found = _answers.no_room([(QUOTA, {"metadata": {}, "spec": spec})], judged, touched, ours)
+    assert [hint in each.hint for each in found] == ([True] if hint else [])
