@@ -8,10 +8,11 @@ import typing as t
 
 from ._refusals import explain
 from ._drift import ADDED, CHANGED, DELETED, REPLICAS, Finding, findings
-from ._errors import ApiError, Busy, InvalidInput, NodesFailed, NotPermitted, ReleaseFailed
+from ._errors import ApiError, Busy, InvalidInput, NodesFailed, NotPermitted, PlatformError, ReleaseFailed
 from ._fields import spec_of
 from ._fleet import COMPONENT
 from ._gpu_drift import UNSEEN, node_findings, put_back
+from ._ledger import State
 from ._manifest import hpa_targets
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan, refuse_foreign
 from ._release import Releaser, Target
@@ -61,20 +62,26 @@ def drift(releaser: Releaser, fix: bool, components: list[str] | None, ignored: 
     releaser.permit(plan)
     if preview:
         return result
-    errors = []
-    for needed, mend in (
-        (found, lambda: result.update(releaser.carry_out(plan, state, releaser.vector(target, state), target, result))),
-        (nodes, lambda: put_back(releaser.cluster, releaser.ledger, options.platform, {finding.ref.name for finding in nodes or []}, options.facts["by"])),
-    ):
-        try:
-            if needed:
-                mend()
-        except (ReleaseFailed, NodesFailed, InvalidInput, NotPermitted, Busy) as exc:
-            errors.append(exc)  # one is no reason to leave the other as it is
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
+    return _mended(releaser, plan, target, state, result, bool(found), {finding.ref.name for finding in nodes or []})
+
+
+def _mended(releaser: Releaser, plan: Plan, target: Target, state: State, result: dict, objects: bool, nodes: set[str]) -> dict:
+    """Puts back what differs: objects, as a release of its own, and nodes. That one fails is no reason to leave the other as it is."""
+    errors: list[PlatformError] = []
+    try:
+        if objects:
+            result = releaser.carry_out(plan, state, releaser.vector(target, state), target, result)
+    except ReleaseFailed as exc:
+        errors.append(exc)
+    try:
+        if nodes:
+            put_back(releaser.cluster, releaser.ledger, releaser.options.platform, nodes, releaser.options.facts["by"])
+    except (NodesFailed, InvalidInput, NotPermitted, Busy) as exc:
+        errors.append(exc)
+    if len(errors) > 1:
         raise ReleaseFailed("\n".join(error.message for error in errors), problems=[error.message for error in errors])
+    if errors:
+        raise errors[0]
     return {**result, "requests": dict(releaser.cluster.requests)}
 
 

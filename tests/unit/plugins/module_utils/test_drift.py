@@ -5,16 +5,17 @@ import copy
 import threading
 
 import pytest
+from ansible_collections.genai.platform.plugins.module_utils import _reconcile
 from ansible_collections.genai.platform.plugins.module_utils._apply import apply_plan
 from ansible_collections.genai.platform.plugins.module_utils._drift import CHANGED, REPLICAS, Finding, findings
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NotPermitted
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, NodesFailed, NotPermitted, PlatformError
 from ansible_collections.genai.platform.plugins.module_utils._fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Desired, Ref
 from ansible_collections.genai.platform.plugins.module_utils._plan import UNCHANGED, UPDATE, Action, Plan
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import _only, drift
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from fake import FakeCluster
-from story import config, configmap, deploy, obj, releaser
+from story import config, configmap, deploy, fail_when, obj, releaser
 
 REF = Ref("apps", "Deployment", "ns", "api")
 API = 'k:{"name":"api"}'
@@ -241,3 +242,22 @@ def test_what_is_there_twice_is_named_once():
     assert [(f.kind, readable(f.path), f.by, f.expected, f.found) for f in found] == [
         (CHANGED, "spec.env[name=A]", "kubectl-patch", once[0], [once[0], twice[2]])]
     assert findings(REF, "app", body(twice, by), body(twice), False) == [], "what the description itself has twice is no drift"
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["objects are put back", "objects are refused, too"])
+def test_nodes_that_cannot_be_written_leave_no_object_as_it_is(monkeypatch, refused):
+    cluster = FakeCluster()
+    deploy(cluster, {"app": [obj("Namespace", "ns", None), config("one", a="1")]})
+    cluster.edit(configmap("one"), {"data": {"a": "by hand"}})
+
+    def put_back(*_args):
+        raise NodesFailed("1 of 1 nodes could not be written")
+
+    monkeypatch.setattr(_reconcile, "node_findings", lambda *_args: [Finding(Ref("", "Node", "", "n"), "gpu_nodes", CHANGED, REPLICAS, 1, 2)])
+    monkeypatch.setattr(_reconcile, "put_back", put_back)
+    for _try in range(2 * refused):
+        fail_when(cluster, "apply ConfigMap ns/one", ApiError("frozen", 403))
+    with pytest.raises(PlatformError, match="nodes could not be written") as caught:
+        drift(releaser(cluster), True, None, [])
+    assert ("frozen" in caught.value.message) is refused
+    assert cluster.objects[configmap("one")]["data"] == {"a": "by hand" if refused else "1"}
