@@ -87,7 +87,7 @@ SITE = [
     (
         "a quota too small and a flow from nobody, both at once",
         {"namespaces_flows": [{"from": "ingres", "to": "inference_app"}], "inference_app_resources": {"requests": {"cpu": "3", "memory": "1Gi"}}},
-        ["'ingres', which is no component; did you mean ingress?", "spec.hard.requests.cpu is 4", "need 6 (Deployment inference 6)"],
+        ["'ingres', which is no component; did you mean ingress?", "spec.hard.requests.cpu is 4", "need 9 (Deployment inference 6, one more pod of Deployment inference while it is updated 3)"],
     ),
 ]
 

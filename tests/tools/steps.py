@@ -103,7 +103,7 @@ def table(steps: list[Step], total: float) -> str:
 
 
 def reasons(lines: list[str]) -> list[str]:
-    """The few lines of a log that say why it failed, for whoever gets only the end of the output; of pytest's the first.
+    """The few lines of a log that say why it failed, for whoever gets only the end of the output; of pytest's the first and the last.
 
     Ansible shows a story's output as a list whose items go on in the next line: they are whole again here.
     """
@@ -113,7 +113,8 @@ def reasons(lines: list[str]) -> list[str]:
             whole[-1] += f" {line.strip()}"
         else:
             whole.append(line.strip())
-    telling = [line for line in whole if _PYTEST.search(line)][:REASONS]
+    telling = [line for line in whole if _PYTEST.search(line)]
+    telling = telling if len(telling) <= REASONS else [*telling[: REASONS // 2], *telling[-(REASONS // 2) :]]  # what it was, and what decided
     if not telling:
         errors = [index for index, line in enumerate(whole) if _ANSIBLE.search(line)]
         near = {index + more for index in errors for more in range(1 + CAUSE_LINES)}
