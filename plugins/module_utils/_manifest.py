@@ -197,8 +197,8 @@ def _malformed(manifest: t.Any) -> str:
         free = field == "name" and (manifest["apiVersion"].startswith(f"{_RBAC}/") or own_kind(manifest) == "IPAddress")
         if value is not None and not (isinstance(value, str) and (_SEGMENT.match(value) if free else _NAME.match(value) and len(value) <= 253)):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
-    secret = own_kind(manifest) == "Secret"
-    problem = next(not_json(manifest, hide=secret), "") or _misshapen_metadata(meta) or _misshapen(manifest) or "; ".join(_unquoted(manifest))
+    hide = manifest["kind"] == "Secret"  # of whatever API group
+    problem = next(not_json(manifest, hide=hide), "") or _misshapen_metadata(meta) or _misshapen(manifest) or "; ".join(_unquoted(manifest))
     return f"{Ref.of(manifest)}: {problem}" if problem else ""
 
 

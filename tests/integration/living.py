@@ -176,3 +176,55 @@ class Members:
     @property
     def fewest(self) -> int:
         return min(self.seen)
+
+
+# --- two versions of one API ------------------------------------------------------------------------------------------
+
+
+def older(namespace: str, percent: int) -> dict:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "older"}
+    spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3, "targetCPUUtilizationPercentage": percent}
+    return obj("autoscaling/v1", "HorizontalPodAutoscaler", "older", namespace, spec=spec)
+
+
+def newer(namespace: str) -> dict:
+    memory = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 60}}}
+    body = autoscaler(namespace, "newer", least=1)
+    return {**body, "spec": {**body["spec"], "metrics": [memory]}}
+
+
+# --- members that are not ready for a while ---------------------------------------------------------------------------
+
+BUSY_SECONDS = 12
+# Each member writes when it started into a folder that all of them see; one that is older than another is not ready for
+# BUSY_SECONDS after that (it copies shards, say). A member that has just come back is ready at once.
+SERVE = f"""
+import glob, http.server, os, time
+me, born = os.environ["HOSTNAME"], time.time()
+with open("/shared/" + me, "w") as file:
+    file.write(str(born))
+class Probe(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        others = [float(open(path).read() or 0) for path in glob.glob("/shared/member-*") if not path.endswith(me)]
+        busy = any(born < other and time.time() - other < {BUSY_SECONDS} for other in others)
+        self.send_response(503 if busy else 200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8080), Probe).serve_forever()
+"""
+
+
+def members(namespace: str, revision: str) -> list[dict]:
+    # The oldest member sees two others start: it fails for 24 s at most, however long a start takes, and is unready for the last 20.
+    # A probe that may fail four times after five seconds is allowed 27 s: being busy is no trouble.
+    probe = {"httpGet": {"path": "/", "port": 8080}, "initialDelaySeconds": 5, "periodSeconds": 1, "failureThreshold": 4}
+    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("serve", "shared")]
+    template = pod("member", "exec python3 /serve/serve.py", env=[{"name": "REVISION", "value": revision}], readinessProbe=probe, volumeMounts=mounts)
+    template["spec"]["securityContext"] = {"runAsUser": 0}
+    template["spec"]["volumes"] = [{"name": "serve", "configMap": {"name": "serve"}}, {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    return [
+        obj("v1", "ConfigMap", "serve", namespace, data={"serve.py": SERVE}),
+        obj("v1", "PersistentVolumeClaim", "shared", namespace, spec=claim),
+        workload("StatefulSet", "member", namespace, template, replicas=3),
+    ]

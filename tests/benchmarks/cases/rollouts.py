@@ -12,7 +12,7 @@ import cluster
 from bundles import obj, pod, workload
 from case import LONG, Attempt, Seen, case
 from live import until
-from living import API, Members, by_hand, deployment, settings, there
+from living import API, Members, by_hand, deployment, members, settings, there
 from operators import certificate, gauges, operator
 
 
@@ -141,38 +141,6 @@ def webhook(a: Attempt) -> Seen:
 
 
 # --- members that are unready for a while ----------------------------------------------------------------------------
-
-BUSY_SECONDS = 12
-# Each member writes down when it started, where all see it. One that is older than another answers 503 for a while after that.
-SERVE = f"""
-import glob, http.server, os, time
-me, born = os.environ["HOSTNAME"], time.time()
-with open("/shared/" + me, "w") as file:
-    file.write(str(born))
-class Probe(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        others = [float(open(path).read() or 0) for path in glob.glob("/shared/member-*") if not path.endswith(me)]
-        busy = any(born < other and time.time() - other < {BUSY_SECONDS} for other in others)
-        self.send_response(503 if busy else 200)
-        self.end_headers()
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("", 8080), Probe).serve_forever()
-"""
-
-
-def members(namespace: str, revision: str) -> list[dict]:
-    probe = {"httpGet": {"path": "/", "port": 8080}, "initialDelaySeconds": 5, "periodSeconds": 1, "failureThreshold": 4}
-    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("serve", "shared")]
-    template = pod("member", "exec python3 /serve/serve.py", env=[{"name": "REVISION", "value": revision}], readinessProbe=probe, volumeMounts=mounts)
-    template["spec"]["securityContext"] = {"runAsUser": 0}
-    template["spec"]["volumes"] = [{"name": "serve", "configMap": {"name": "serve"}}, {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
-    return [
-        obj("v1", "ConfigMap", "serve", namespace, data={"serve.py": SERVE}),
-        obj("v1", "PersistentVolumeClaim", "shared", namespace, spec=claim),
-        workload("StatefulSet", "member", namespace, template, replicas=3),
-    ]
-
 
 @case("40", "three members of a StatefulSet that are not ready for a while after another one started", "released, never fewer than two there",
       lambda seen: seen.release.ok and seen.fewest_there >= 2 and seen.pods_seen == 6)  # fmt: skip

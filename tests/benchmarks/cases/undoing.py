@@ -10,7 +10,7 @@ import typing as t
 from bundles import IMAGE, obj, pod, workload
 from case import SHORT, Attempt, Seen, case
 from live import until
-from living import autoscaler, by_hand, deployment, nowhere, settings, there
+from living import by_hand, deployment, newer, nowhere, older, settings, there
 from rollouts import definition
 from tools import PREVIEW, RECORDS, UNDO
 
@@ -56,18 +56,6 @@ def stored_version(a: Attempt) -> Seen:
     run = a.release(new, meter, nowhere(a.namespace), timeout=SHORT)
     left = versions(old)
     return Seen(release=run, versions=left, next=a.release(old, meter))
-
-
-def older(namespace: str, percent: int) -> dict:
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "older"}
-    spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3, "targetCPUUtilizationPercentage": percent}
-    return obj("autoscaling/v1", "HorizontalPodAutoscaler", "older", namespace, spec=spec)
-
-
-def newer(namespace: str) -> dict:
-    memory = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 60}}}
-    body = autoscaler(namespace, "newer", least=1)
-    return {**body, "spec": {**body["spec"], "metrics": [memory]}}
 
 
 def scaled(namespace: str) -> list[dict]:

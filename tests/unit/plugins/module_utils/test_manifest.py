@@ -125,6 +125,12 @@ def test_a_secrets_texts_are_refused_without_their_values():
     assert not any(value in caught.value.message for value in ("True", "1350", "private", "stringData.empty", "stringData.good"))
 
 
+def test_values_of_a_secret_of_another_group_are_not_shown_either():
+    secret = {"apiVersion": "example.com/v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "data": {"at": b"private"}}
+    with pytest.raises(InvalidInput, match="data.at is of type bytes, quote it"):
+        prepare({"app": [secret]}, "genai")
+
+
 def test_nulls_are_handed_on_but_not_where_we_read_them():
     made = {
         **workload(replicas=None, template={"spec": {"nodeSelector": {"disk": None}}}), "status": None,
