@@ -94,8 +94,10 @@ def pods_restart(namespace: str) -> None:
 
 
 def image(namespace: str) -> None:
+    """For good: pods that are only restarted would be the old template's again, which a rolling update keeps."""
     kubectl("set", "image", "-n", namespace, "deployment/web", "main=genai-platform/nowhere:1")
-    pods_restart(namespace)
+    until("it is seen", lambda: (live := API.need("GET", path(web(namespace))))["status"]["observedGeneration"] == live["metadata"]["generation"])
+    kubectl("delete", "replicasets", "-n", namespace, "-l", "app=web", "--wait=false")
 
 
 def setting(namespace: str) -> None:
