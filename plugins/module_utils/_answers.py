@@ -46,10 +46,14 @@ def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]
     """{(namespace, Service): its endpoints that are ready}. A condition that is not known counts as ready (discovery.k8s.io/v1)."""
     ready: collections.Counter[tuple[str, str]] = collections.Counter()
     for each in slices:
-        meta = each["metadata"]
-        name = (meta.get("labels") or {}).get(SERVICE_NAME, "")
-        ready[meta["namespace"], name] += sum((end.get("conditions") or {}).get("ready") is not False for end in each.get("endpoints") or [])
+        ready[service_of(each)] += sum((end.get("conditions") or {}).get("ready") is not False for end in each.get("endpoints") or [])
     return ready
+
+
+def service_of(endpoints: dict) -> tuple[str, str]:
+    """(namespace, name) of the Service of an EndpointSlice."""
+    meta = endpoints["metadata"]
+    return meta["namespace"], (meta.get("labels") or {}).get(SERVICE_NAME, "")
 
 
 def _unanswered(judged: Live, live: Live, ready: t.Mapping[tuple[str, str], int], touched: t.Container[Ref]) -> t.Iterator[Silence]:

@@ -15,6 +15,7 @@ import typing as t
 
 from ._errors import InvalidInput
 from ._fields import fingerprint, spec_of
+from ._request import ANNOTATION_REQUEST, request_of
 
 LABEL_PLATFORM = "genai.platform/platform"
 LABEL_COMPONENT = "genai.platform/component"
@@ -347,6 +348,9 @@ def _implausible(body: dict) -> list[str]:
     wave = body["metadata"].get("annotations", {}).get(ANNOTATION_WAVE)
     if wave is not None and not re.fullmatch(r"-?\d{1,3}", wave):
         errors.append(f"annotation {ANNOTATION_WAVE} is {wave!r}, it must be a whole number")
+    request = body["metadata"].get("annotations", {}).get(ANNOTATION_REQUEST)
+    if request is not None and not (kind == "Service" and request_of(body)):
+        errors.append(f"annotation {ANNOTATION_REQUEST} is {request!r}, it must be a port of this Service and a path, such as http:/ready")
     for field in _COUNTS if kind else ():
         value = spec.get(field)
         if field in spec and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or value != int(value)):

@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ._answers import DRIFT_HINT, Silence, by_whom, edited, hooks, no_room, silent, strangers
+from ._answers import DRIFT_HINT, Silence, by_whom, edited, hooks, no_room, service_of, silent, strangers
+from ._ask import ROUNDS, ask
 from ._cluster import Cluster
 from ._drift import Finding
 from ._errors import ApiError, Hopeless, InvalidInput, TimedOut
@@ -22,6 +23,7 @@ from ._plan import Record, ref_from_key
 from ._types import ResourceType, ref_of
 from ._wait import Waiter, details
 
+UNKNOWN, GONE = "unknown", "gone"  # beside the types of a Service
 HEALTHY, FAILED, TIMED_OUT = "healthy", "failed", "timed_out"
 BESIDE_SECONDS = 8  # for what else there is to be said, once it is known that not all is well
 ENDPOINT_SECONDS = 5  # until a Service's endpoints follow its pods
@@ -41,8 +43,11 @@ ROOM = (
 )
 
 
-def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeout: float, progress: t.Callable[[str], None]) -> dict:
-    """The verdict: {verdict, release, checked, ready, problems, seconds, ...}; `problems` is empty when healthy."""
+def verify(
+    cluster: Cluster, ledger: Ledger, components: list[str] | None, timeout: float, progress: t.Callable[[str], None], asking: bool = False
+) -> dict:
+    """The verdict: {verdict, release, checked, ready, problems, seconds, ...}; `problems` is empty when healthy. `asking`: the Services
+    that say how are asked."""
     started = time.monotonic()
     cluster.types()
     state, journal = ledger.load()
@@ -62,7 +67,11 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
     silences, unseen = _silent(cluster, judged, there, changed, ENDPOINT_SECONDS if verdict == HEALTHY else 0)
     room = _in_the_room(cluster, {ref.namespace for ref in judged} - {""})
     ours = set(_recorded(state.record))
-    problems += silences + [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed, ours)]
+    rounds = 1 if problems or silences else ROUNDS
+    asked = ask(cluster, judged if asking else {}, lambda space: _listed(cluster, SLICES, space), rounds)
+    unseen += asked.unseen
+    problems += silences + [_of(each) for each in asked.silences]
+    problems += [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed, ours)]
     revision = state.deployed["components"].get(COMPONENT) if COMPONENT in record else None
     pools = ledger.manifests(COMPONENT, revision) if revision else []
     nodes = node_findings(cluster, pools, ledger.platform)
@@ -84,6 +93,7 @@ def verify(cluster: Cluster, ledger: Ledger, components: list[str] | None, timeo
         "changed_by_others": [f"{ref}{by_whom(judged[ref])}" for ref in sorted(changed)],
         "strangers": strangers(room, ledger.platform, ours),
         "not_checked": unseen,
+        "asked": asked.lines,
         "seconds": round(time.monotonic() - started, 1),
         "requests": dict(cluster.requests),
     }
@@ -103,7 +113,9 @@ def _silent(cluster: Cluster, judged: dict[Ref, dict], live: dict[Ref, dict], ch
     asked again for some seconds."""
     lists = cluster.each(lambda rtype: _listed(cluster, rtype, ""), HOOKS)
     asked = hooks([(ref_of(rtype, obj), obj) for rtype, found in zip(HOOKS, lists) for obj in found or ()], judged)
-    asked = [hook for hook, elsewhere in zip(asked, cluster.each(lambda hook: _is_elsewhere(cluster, *hook.service), asked)) if not elsewhere]
+    types = dict(zip(asked, cluster.each(lambda hook: _service_type(cluster, *hook.service), asked)))
+    asked = [hook for hook in asked if types[hook] not in ("ExternalName", UNKNOWN)]  # of what is outside no endpoints tell
+    gone = {hook.service for hook in asked if types[hook] == GONE}  # its endpoints may outlive it for a while
     blind = [f"{rtype.kind}s: this identity may not list them" for rtype, found in zip(HOOKS, lists) if found is None]
     spaces = sorted({ref.namespace for ref in judged if ref.builtin == "Service" and not ref.group} | {hook.service[0] for hook in asked})
     deadline = time.monotonic() + seconds
@@ -112,21 +124,22 @@ def _silent(cluster: Cluster, judged: dict[Ref, dict], live: dict[Ref, dict], ch
         unseen = [space for space, slices in listed.items() if slices is None]
         seen = {ref: obj for ref, obj in judged.items() if ref.builtin != "Service" or ref.namespace not in unseen}
         served = [hook for hook in asked if hook.service[0] not in unseen]
-        found = silent(seen, live, (each for slices in listed.values() for each in slices or ()), changed, served)
+        endpoints = [each for slices in listed.values() for each in slices or () if service_of(each) not in gone]
+        found = silent(seen, live, endpoints, changed, served)
         if all(each.ref.builtin == "HorizontalPodAutoscaler" for each in found) or time.monotonic() >= deadline:
             said = [f"the endpoints of Services in {space}: this identity may not list EndpointSlices there" for space in unseen]
             return [_of(each) for each in found], blind + said
         time.sleep(0.5)
 
 
-def _is_elsewhere(cluster: Cluster, namespace: str, name: str) -> bool:
-    """Whether a Service is only a name for what is outside, of which no endpoints tell."""
+def _service_type(cluster: Cluster, namespace: str, name: str) -> str:
     try:
-        return spec_of(cluster.get(SERVICES, namespace, name) or {}).get("type") == "ExternalName"
+        service = cluster.get(SERVICES, namespace, name)
     except ApiError as exc:
         if exc.status == 403:
-            return True  # then nothing can be said of it
+            return UNKNOWN
         raise
+    return spec_of(service).get("type") or "ClusterIP" if service else GONE
 
 
 def _of(silence: Silence) -> dict:
@@ -191,6 +204,7 @@ def lines(verdict: dict) -> list[str]:
         pod = f" (pod {problem['pod']})" if problem.get("pod") else ""
         found.append(f"{problem['object']}{pod}: {problem['reason']}: {problem['message']}")
         found += details(problem)
+    found += verdict["asked"]
     found += [f"not looked at: {line}" for line in verdict["not_checked"]]
     found += [f"changed by others since it was released: {line}" for line in verdict["changed_by_others"]]
     found += [f"  hint: {DRIFT_HINT}"] if verdict["changed_by_others"] else []

@@ -38,6 +38,16 @@ options:
       - Seconds to wait for what may still get ready.
     type: int
     default: 300
+  ask:
+    description:
+      - Ask the Services that say how, each of their ready pods, through the API server. A Service says how by the annotation
+        C(genai.platform/verify-request), one of its ports and a path, such as V(http:/ready).
+      - Not healthy is a Service of which a pod answers with 400 or more, or within 35 seconds not at all. What the API server does not reach, as
+        where a NetworkPolicy lets nothing in from it, is named in RV(not_checked).
+      - Needs the right to C(get) C(pods/proxy) in the namespaces of these Services. A mesh that demands mTLS refuses requests from outside of it.
+    type: bool
+    default: false
+    version_added: 0.3.0
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
   - genai.platform.platform
@@ -113,6 +123,12 @@ not_checked:
   returned: when the cluster could be looked at
   type: list
   elements: str
+asked:
+  description: For each Service that was asked how many of its pods answered. Empty without O(ask).
+  returned: when the cluster could be looked at
+  type: list
+  elements: str
+  sample: ['2 of 2 pods of Service inference/inference answered GET /ready']
 lines:
   description: The verdict for people.
   returned: when the cluster could be looked at
@@ -144,12 +160,13 @@ from ansible_collections.genai.platform.plugins.module_utils._verify import HEAL
 OPTIONS = {
     "components": {"type": "list", "elements": "str"},
     "timeout": {"type": "int", "default": 300},
+    "ask": {"type": "bool", "default": False},
 }
 
 
 def judged(call: Call) -> dict:
     params = call.params
-    verdict = verify(*connect(params, params["workers"]), params["components"], params["timeout"], call.progress)
+    verdict = verify(*connect(params, params["workers"]), params["components"], params["timeout"], call.progress, params["ask"])
     verdict["lines"] = lines(verdict)
     return verdict if verdict["verdict"] == HEALTHY else {**verdict, "failed": True, "msg": "\n".join(verdict["lines"])}
 

@@ -140,7 +140,7 @@ class Fleet:
         self.make(node(f"fleet-{p.name}-{number}", p, count) for p in PRODUCTS for number in range(count * p.of_ten // 10))
 
     def list(self) -> list[dict]:
-        return self._api.need("GET", NODES, labelSelector=SELECTOR, resourceVersion="0")["items"]
+        return self._api.need("GET", NODES, labelSelector=SELECTOR)["items"]
 
     def delete(self, names: t.Iterable[str]) -> None:
         list(self._executor.map(lambda name: self._api.request("DELETE", f"{NODES}/{name}"), names))

@@ -15,6 +15,7 @@ from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet
 from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils._patience import patience
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils._request import ANNOTATION_REQUEST
 from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
 from bundles import Platform, obj, pod, workload
 from cluster import NAME, PLAIN, REPOSITORY, kubectl
@@ -28,7 +29,7 @@ import http.server, os, sys
 if os.environ["RATE"] != "1" or "BAD" in os.environ: sys.exit("rate is " + os.environ["RATE"] + ", bad is " + os.environ.get("BAD", "not set"))
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(500 if "HURT" in os.environ and self.path != "/ready" else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
     def log_message(self, *_): pass
@@ -42,7 +43,7 @@ http.server.ThreadingHTTPServer(("", 8080), Answer).serve_forever()
 def web(namespace: str) -> dict:
     names = [{"name": "RATE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "rate"}}}]
     template = pod("web", f"exec python3 -c '{SERVE}'", env=names, envFrom=[{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "key"}}])
-    template["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
+    template["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1}
     template["spec"]["serviceAccountName"] = "web"
     body = workload("Deployment", "web", namespace, template)
     del body["spec"]["replicas"]  # they are the autoscaler's
@@ -50,7 +51,9 @@ def web(namespace: str) -> dict:
 
 
 def service(namespace: str) -> dict:
-    return obj("v1", "Service", "web", namespace, spec={"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]})
+    body = obj("v1", "Service", "web", namespace, spec={"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]})
+    body["metadata"]["annotations"] = {ANNOTATION_REQUEST: "80:/"}
+    return body
 
 
 def account(namespace: str) -> dict:
@@ -137,6 +140,14 @@ def selector(namespace: str) -> None:
     edit(service(namespace), {"spec": {"selector": {"app": "wbe"}}})
 
 
+def another_port(namespace: str) -> None:
+    edit(service(namespace), {"spec": {"ports": [{"port": 80, "targetPort": 8081}]}})
+
+
+def hurt(namespace: str) -> None:
+    kubectl("set", "env", "-n", namespace, "deployment/web", "HURT=yes")
+
+
 def no_autoscaler(namespace: str) -> None:
     delete(autoscaler(namespace, "web"))
     kubectl("scale", "-n", namespace, "deployment/web", "--replicas=0")
@@ -169,6 +180,8 @@ WAYS = {
     "the account deleted": Way(no_account, ("ServiceAccount {0}/web: Missing", 'serviceaccount "web" not found')),
     "a Secret deleted": Way(no_secret, ("Secret {0}/key: Missing", 'secret "key" not found')),
     "another selector": Way(selector, ("Service {0}/web: NoEndpoints", "app=wbe", "changed by others since it was released: Service {0}/web")),
+    "another port": Way(another_port, ("Service {0}/web: NoAnswer: 2 of 2 pods do not answer GET /", "port 8081: dial", "connection refused")),
+    "an error for every request": Way(hurt, ("Service {0}/web: NoAnswer: 2 of 2 pods do not answer GET /", "port 8080: 500")),
     "no autoscaler, no replicas": Way(no_autoscaler, ("HorizontalPodAutoscaler {0}/web: Missing", "Service {0}/web: NoEndpoints")),
     "no replicas": Way(switched_off, ("HorizontalPodAutoscaler {0}/web: ScalingDisabled", "Service {0}/web: NoEndpoints")),
     "the Service deleted": Way(no_service, ("Service {0}/web: Missing",)),
@@ -178,7 +191,7 @@ WAYS = {
 def look(platform: Platform, timeout: float = LOOK_SECONDS) -> tuple[str, str]:
     """(verdict, its lines)."""
     run = platform.releaser()
-    verdict = verify(run.cluster, run.ledger, None, timeout, lambda _line: None)
+    verdict = verify(run.cluster, run.ledger, None, timeout, lambda _line: None, asking=True)
     return verdict["verdict"], "\n".join(lines(verdict))
 
 
@@ -221,6 +234,24 @@ def test_what_kubectl_breaks_is_named_and_mended(living, figure, name):
     verdict, said = look(platform, 60)
     assert verdict == "healthy", said
     figure(f"on call, {name}: cause named / mended by drift.yml, answered after, s", f"yes / {seconds:.0f}")
+
+
+def test_a_pod_that_the_api_server_does_not_reach_is_no_pod_that_is_silent(living, figure):
+    """Red where a policy that lets nothing in from the API server makes an alarm, or where nobody says that a Service was not asked."""
+    platform = living("unreached")
+    where = platform.name
+    platform.deploy(bundle(where))
+    assert "2 of 2 pods of Service" in look(platform)[1]
+    pods = API.need("GET", f"/api/v1/namespaces/{where}/pods", labelSelector="app=web")["items"]
+    drop = ("FORWARD", "-d", pods[0]["status"]["podIP"], "-j", "DROP")  # as an enforced policy does
+    node = ("docker", "exec", pods[0]["spec"]["nodeName"], "iptables")
+    subprocess.run([*node, "-I", *drop], check=True, timeout=30)
+    try:
+        verdict, said = look(platform)
+    finally:
+        subprocess.run([*node, "-D", *drop], check=True, timeout=30)
+    assert verdict == "healthy" and f"not looked at: Service {where}/web: the API server does not reach its pods" in said, said
+    figure("on call, pods that the API server does not reach: no alarm, and said to be not asked", "yes")
 
 
 def test_what_a_pool_gave_to_its_nodes_is_put_back(living, figure):
