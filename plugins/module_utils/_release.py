@@ -358,13 +358,20 @@ class Releaser:
             more, refused = apply_early(cluster, [*early], force, self.progress, check)
             if refused and not target.repair:
                 raise next(iter(refused.values()))
-            for action, exc in refused.items():
+            self.refused += [f"{exc.message}{self._made_anew(action)}" for action, exc in refused.items()]
+            for action in refused:
                 action.verb = UNCHANGED
-                gone = " It was deleted to be made anew, and could not be" if action.replace else ""
-                self.refused.append(f"{exc.message}{gone}")
             afters.update(more)
         self._wait(plan, target, leaving, reading)
         return afters
+
+    def _made_anew(self, action: Action) -> str:
+        """Puts back what a repair deleted to make it anew, which was refused then; says what became of it."""
+        if not action.replace:
+            return ""
+        report = restore(self.cluster, [Entry.of(action)], self.options.platform, self.lock.check)
+        said = f"could not be put back: {'; '.join(report.errors)}" if report.errors else "is back as it was found"
+        return f" It was deleted to be made anew, and {said}"
 
     def _acquire(self, journal: dict, state: State) -> None:
         """Takes the lock, and gives it back unless the state is still the one that was planned on."""

@@ -370,6 +370,19 @@ def test_a_rollback_makes_it_anew_and_says_so_before(cluster):
     assert cluster.objects[configmap("one")]["data"] == {"a": "1"} and "immutable" not in cluster.objects[configmap("one")]
 
 
+@pytest.mark.parametrize("refusals, left", [(2, "is back as it was found"), (9, "could not be put back")])
+def test_a_repair_that_may_not_make_an_object_anew_leaves_it_as_it_was_found(cluster, refusals, left):
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    cluster.edit(configmap("one"), {"data": {"a": "by hand"}, "immutable": True})
+    for _time in range(refusals):
+        fail_when(cluster, "apply ConfigMap ns/one", ApiError("frozen", 403))
+    with pytest.raises(ReleaseFailed, match=f"frozen.* It was deleted to be made anew, and {left}"):
+        drift(releaser(cluster), True, None, [])
+    found = cluster.objects.get(configmap("one"))
+    assert found is None if refusals == 9 else (found["data"], found["immutable"]) == ({"a": "by hand"}, True)
+    assert len(drift(releaser(cluster), False, None, [])["drift"]) == 1, "and it is drift still"
+
+
 def test_forward_the_change_of_an_immutable_configmap_is_the_servers_refusal(cluster):
     deploy(cluster, {"app": [SPACE, frozen(a="1")]})
     before = cluster.contents()
