@@ -10,7 +10,7 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError, TimedOut, Unreachable
 from ._fields import removals, spec_of
-from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, Ref
+from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
 from ._plan import ORPHAN, Action, Plan, is_policy
 from ._refusals import explain, unanswered
 from ._types import ResourceType
@@ -18,7 +18,7 @@ from ._wait import Waiter
 
 # What brings a kind of its own.
 DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
-# An API server looks for changed policies every second, and compiles them.
+# An API server looks for changed policies every second, and compiles them; of webhooks it hears a moment after they were written.
 POLICY_SECONDS = 2.5
 # How long a webhook whose workloads are ready may still not answer.
 WEBHOOK_SECONDS = 30.0
@@ -110,8 +110,9 @@ def _delete(cluster: Cluster, batch: list[Action], progress: t.Callable[[str], N
 
 
 def until_in_force(written: t.Iterable[Ref]) -> None:
-    """Nothing tells when a policy, or its absence, is in force everywhere, and what comes next is not to meet the old one."""
-    if any(is_policy(ref) for ref in written):
+    """Sleeps where a policy or webhook changed: nothing tells when every API server judges by it, and what comes next is not to meet the
+    old one."""
+    if any(is_policy(ref) or ref.builtin in WEBHOOKS for ref in written):
         time.sleep(POLICY_SECONDS)
 
 

@@ -39,6 +39,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
 _COMPONENT = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")
 
+WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 _WORKLOADS = 3
 WAVES: dict[str, int] = {
     **dict.fromkeys(("CustomResourceDefinition", "Namespace", "PriorityClass", "StorageClass"), 0),
@@ -55,8 +56,10 @@ WAVES: dict[str, int] = {
     # Who may not do everything can bind only to a role that is there: what it grants is looked up.
     **dict.fromkeys(("RoleBinding", "ClusterRoleBinding", "Service"), 2),
     **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"), _WORKLOADS),
+    # After who serves them, and before what they judge and complete.
+    **dict.fromkeys(WEBHOOKS, _WORKLOADS + 1),
 }
-LAST_WAVE = 4  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
+LAST_WAVE = 5  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
 
 
 def is_builtin(group: str, kind: str) -> bool:

@@ -17,7 +17,7 @@ from ._fleet import COMPONENT
 from ._gpu_drift import UNSEEN, node_findings
 from ._health import not_ready
 from ._ledger import Ledger, State
-from ._manifest import Ref
+from ._manifest import WEBHOOKS, Ref
 from ._observe import observe, recorded_types
 from ._plan import Record, ref_from_key
 from ._types import ResourceType, ref_of
@@ -29,10 +29,7 @@ BESIDE_SECONDS = 8  # for what else there is to be said, once it is known that n
 ENDPOINT_SECONDS = 5  # until a Service's endpoints follow its pods
 SERVICES = ResourceType("", "v1", "Service", "services", True)
 SLICES = ResourceType("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
-HOOKS = tuple(
-    ResourceType("admissionregistration.k8s.io", "v1", f"{kind}WebhookConfiguration", f"{kind.lower()}webhookconfigurations", False)
-    for kind in ("Mutating", "Validating")
-)
+HOOKS = tuple(ResourceType("admissionregistration.k8s.io", "v1", kind, f"{kind.lower()}s", False) for kind in WEBHOOKS)
 QUOTAS = ResourceType("", "v1", "ResourceQuota", "resourcequotas", True)
 # What acts on all pods of a namespace, whoever made it.
 ROOM = (

@@ -210,3 +210,15 @@ def test_a_refused_secret_does_not_show_its_value():
     with pytest.raises(InvalidInput) as caught:
         prepare({"app": [secret]}, "genai")
     assert "data.pin" in caught.value.message and "12345" not in str(caught.value.facts) + caught.value.message
+
+
+def test_a_webhook_comes_after_who_serves_it_and_before_what_it_judges():
+    group = "admissionregistration.k8s.io/v1"
+    bodies = [
+        {"apiVersion": "example.com/v1", "kind": "Gauge", "metadata": {"name": "gauge", "namespace": "ns"}},
+        {"apiVersion": group, "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "validates"}},
+        {"apiVersion": group, "kind": "MutatingWebhookConfiguration", "metadata": {"name": "completes"}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "server", "namespace": "ns"}, "spec": {}},
+    ]
+    waves = {ref.kind: item.wave for ref, item in prepare({"app": bodies}, "genai").items()}
+    assert waves["Deployment"] < waves["MutatingWebhookConfiguration"] == waves["ValidatingWebhookConfiguration"] < waves["Gauge"]
