@@ -1,11 +1,12 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Does every pod of a Service answer a request? Only Services are asked that say how, by an annotation. The API server passes the
-requests on, as for `kubectl get --raw`: that writes nothing and needs no pod of ours."""
+"""Do the pods of a Service answer a request? Only Services are asked that say how, by an annotation. The API server passes the requests
+on, as for `kubectl get --raw`: that writes nothing and needs no pod of ours."""
 from __future__ import annotations
 
 import json
+import re
 import time
 import typing as t
 
@@ -13,17 +14,22 @@ from ._answers import Silence, service_of
 from ._cluster import Cluster
 from ._errors import Unreachable
 from ._manifest import Ref
-from ._request import Request, request_of
+from ._request import ANNOTATION_REQUEST, Request, request_of
 
 ANSWER_SECONDS = 35.0  # the API server tries for 30 to reach a pod, and says so then: that is no silence of the pod's
 ROUNDS = 3  # a pod may be about to go, of which the endpoints tell a moment later
 PAUSE_SECONDS = 1.0
+MOST_PODS = 20  # of one Service
 MAY_NOT = "this identity may not get pods/proxy"
+PROXY = "error trying to reach service: "  # begins what the API server says of a pod that gave it no answer
+# What a pod that was reached is to blame for. Anything else (no route, a timeout, no agent) is the API server's way to it.
+POD_FAULTS = ("connection refused", "connection reset", "broken pipe", "EOF", "malformed HTTP", "tls: ", "x509: ", "HTTP response to HTTPS client")
 HINT = "its pods say that they are ready, and clients are not served: look at the Service's ports and at the log of the pod"
+_POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9]|\.(?!\.))*")
 
 
 class End(t.NamedTuple):
-    """A pod that is to answer for a Service, on the port that the Service sends its clients to."""
+    """A pod that is to answer for a Service, on the port that the Service sends its clients to; 0 where it has none."""
 
     service: Ref
     pod: str
@@ -51,62 +57,104 @@ class Asked(t.NamedTuple):
     lines: list[str]
 
 
-def ask(cluster: Cluster, judged: t.Mapping[Ref, dict], slices: t.Callable[[str], list[dict] | None], rounds: int = ROUNDS) -> Asked:
-    """Asks every ready pod of those Services among `judged` that say how, and again who did not answer. `slices`: the EndpointSlices of
-    a namespace as they are now, None where the identity may not list them."""
-    requests = {ref: request for ref, service in judged.items() if ref.builtin == "Service" and (request := request_of(service))}
+Slices = t.Callable[[str], t.Optional[t.List[dict]]]
+
+
+def ask(cluster: Cluster, judged: t.Mapping[Ref, dict], slices: Slices, touched: t.Container[Ref] = (), rounds: int = ROUNDS) -> Asked:
+    """Asks the ready pods of those Services among `judged` that say how, and again who did not answer. `slices`: the EndpointSlices of a
+    namespace as they are now, None where the identity may not list them. `touched`: Services that are not what was released: a pod of
+    such a one that cannot be reached is asked on a wrong port, as far as anybody knows."""
+    annotated = {ref: obj for ref, obj in judged.items() if ref.builtin == "Service" and ANNOTATION_REQUEST in (obj["metadata"].get("annotations") or {})}
+    requests = {ref: request for ref, service in annotated.items() if (request := request_of(service))}
     spaces = sorted({ref.namespace for ref in requests})
-    first: set[End] = set()
-    silent: dict[End, Reply] = {}
+    found: set[End] = set()
+    told: dict[End, Reply | None] = {}
     for turn in range(rounds):
-        found = ends(requests, [each for listed in cluster.each(slices, spaces) for each in listed or ()])
-        first = first or found
-        asked = sorted(found & {end for end, reply in silent.items() if not reply.final} if turn else found)
-        replies = zip(asked, cluster.each(lambda end: _reply(cluster, end), asked))
-        silent = {**{end: reply for end, reply in silent.items() if reply.final}, **{end: reply for end, reply in replies if reply}}
-        if all(reply.final for reply in silent.values()):
+        listed = cluster.each(slices, spaces)
+        if turn and None in listed:
+            break  # what was known before stands
+        found = ends(requests, [each for known in listed for each in known or ()])
+        _ask_each(cluster, [end for end in sorted(found) if end not in told or not _settled(told[end])], told)
+        if all(_settled(told[end]) for end in found):
             break
         if turn + 1 < rounds:
             time.sleep(PAUSE_SECONDS)
-    return _asked(first, silent)
+    result = _asked(requests, {end: _judged(told[end], end.service in touched) for end in found})
+    result.unseen.extend(f"{ref}: its annotation {ANNOTATION_REQUEST} fits no port of it" for ref in sorted(annotated.keys() - requests.keys()))
+    return result
 
 
 def ends(requests: t.Mapping[Ref, Request], slices: t.Iterable[dict]) -> set[End]:
-    """The ready pods behind the Services, once each, whatever number of addresses they have."""
+    """The ready pods behind the Services, once each, whatever number of addresses they have; MOST_PODS of a Service."""
     services = {(ref.namespace, ref.name): ref for ref in requests}
-    found = set()
+    found: dict[Ref, set[End]] = {ref: set() for ref in requests}
     for each in slices:
         ref = services.get(service_of(each))
-        ports = [port for port in each.get("ports") or [] if ref and (port.get("name") or "") == requests[ref].port]
-        for end in each.get("endpoints") or [] if ref and ports else ():
-            target = end.get("targetRef") or {}
-            if target.get("kind") == "Pod" and (end.get("conditions") or {}).get("ready") is not False:
-                found.add(End(ref, target["name"], ports[0]["port"], requests[ref]))
-    return found
+        for end in each.get("endpoints") or [] if ref else ():
+            pod, ready = _pod(end, ref.namespace), end.get("conditions") or {}
+            if pod and ready.get("ready") is not False and ready.get("serving") is not False:
+                found[ref].add(End(ref, pod, _port(each, requests[ref].port), requests[ref]))
+    return {end for some in found.values() for end in sorted(some)[:MOST_PODS]}
+
+
+def _pod(end: dict, namespace: str) -> str:
+    """'' for what is no pod of the namespace: whoever may write an EndpointSlice must not choose what is asked in our name."""
+    target = end.get("targetRef") or {}
+    name = str(target.get("name", ""))
+    ours = target.get("kind") == "Pod" and target.get("namespace", namespace) == namespace
+    return name if ours and _POD_NAME.fullmatch(name) else ""
+
+
+def _port(endpoints: dict, name: str) -> int:
+    return next((port.get("port") or 0 for port in endpoints.get("ports") or [] if (port.get("name") or "") == name), 0)
+
+
+def _settled(reply: Reply | None) -> bool:
+    return reply is None or reply.final
+
+
+def _ask_each(cluster: Cluster, asked: list[End], told: dict[End, Reply | None]) -> None:
+    """One pod of each Service first: where that cannot be asked, the others are not tried."""
+    first = list({end.service: end for end in reversed(asked)}.values())
+    told.update(zip(first, cluster.each(lambda end: _reply(cluster, end), first)))
+    blind = {end.service: reply for end in first if (reply := told[end]) and reply.unseen and reply.final}
+    rest = [end for end in asked if end not in first]
+    told.update({end: blind[end.service] for end in rest if end.service in blind})
+    left = [end for end in rest if end.service not in blind]
+    told.update(zip(left, cluster.each(lambda end: _reply(cluster, end), left)))
 
 
 def _reply(cluster: Cluster, end: End) -> Reply | None:
     """None for an answer that a client can use."""
+    if not end.port:
+        return Reply(f"it has no port that the Service's port {end.request.port or 'without a name'} leads to", final=True)
     try:
         status, text = cluster.ask(end.url, ANSWER_SECONDS)
-    except Unreachable:
-        cluster.request("GET", "/version")  # raises when it is the API server that does not answer
+    except Unreachable as exc:
+        return Reply(exc.message, unseen=True)
+    if not status:
         return Reply(f"no answer within {ANSWER_SECONDS:.0f} s", final=True)
-    if status < 400:
-        return None
-    refusal = _of_the_server(text)
-    if refusal is None:
-        return Reply(f"{status} {text.strip().splitlines()[0][:200] if text.strip() else ''}".strip())
+    return None if status < 400 else refused(status, text)
+
+
+def refused(status: int, text: str) -> Reply:
+    """What an answer of 400 or more means: the pod's own, or the API server's in its place."""
+    said = _of_the_server(text)
+    own = Reply(f"{status} {(text if said is None else said).strip().splitlines()[0][:200] if text.strip() else ''}".strip())
+    if said is None:
+        return own
+    if PROXY in said:
+        why = said.rpartition(PROXY)[2]
+        if any(fault in why for fault in POD_FAULTS):
+            return Reply(why)
+        return Reply(f"the API server does not reach its pods ({why}), as where a NetworkPolicy lets nothing in from it", unseen=True, final=True)
     if status == 403:
-        return Reply(MAY_NOT, True, True)
-    why = refusal.rpartition("error trying to reach service: ")[2]
-    if why.startswith("dial ") and "timeout" in why:
-        return Reply(f"the API server does not reach its pods ({why}), as where a NetworkPolicy lets nothing in from it", True, True)
-    return Reply(why)
+        return Reply(MAY_NOT, unseen=True, final=True) if "pods/proxy" in said else own
+    return Reply(f"the API server says {own.text}", unseen=True) if status in (401, 429) or status >= 500 or 'pods "' in said else own
 
 
 def _of_the_server(text: str) -> str | None:
-    """What the API server itself says instead of passing on an answer; None for an answer of the pod's."""
+    """The message of a Status of Kubernetes; None for anything else."""
     try:
         body = json.loads(text)
     except ValueError:
@@ -115,16 +163,21 @@ def _of_the_server(text: str) -> str | None:
     return str(body.get("message", "")) if own else None
 
 
-def _asked(every: t.Collection[End], silent: t.Mapping[End, Reply]) -> Asked:
+def _judged(reply: Reply | None, touched: bool) -> Reply | None:
+    unreached = reply is not None and reply.unseen and reply.final and reply.text != MAY_NOT
+    return reply._replace(unseen=False) if reply and touched and unreached else reply
+
+
+def _asked(requests: t.Mapping[Ref, Request], replies: t.Mapping[End, Reply | None]) -> Asked:
     result = Asked([], [], [])
-    for ref, request in sorted({(end.service, end.request) for end in every}):
-        pods = [end for end in every if end.service == ref]
-        replies = {end: silent[end] for end in sorted(pods) if end in silent}
-        bad = {end: reply for end, reply in replies.items() if not reply.unseen}
-        result.unseen.extend({reply.text: f"{ref}: {reply.text}" for reply in replies.values() if reply.unseen}.values())
-        result.lines.append(f"{len(pods) - len(replies)} of {len(pods)} pods of {ref} answered GET {request.path}")
-        if bad:
-            end, reply = next(iter(bad.items()))
-            said = f"{len(bad)} of {len(pods)} pods do not answer GET {request.path}; {end.pod}, port {end.port}: {reply.text}"
+    for ref, request in sorted(requests.items()):
+        pods = {end: reply for end, reply in sorted(replies.items(), key=lambda item: item[0]) if end.service == ref}
+        unseen = [reply.text for reply in pods.values() if reply and reply.unseen]
+        bad = {end: reply for end, reply in pods.items() if reply and not reply.unseen}
+        result.unseen.extend(f"{ref}: {text}" for text in sorted(set(unseen)))
+        asked = len(pods) - len(unseen)
+        result.lines.append(f"{asked - len(bad)} of {asked} pods of {ref} answered GET {request.path}" if asked else f"no pod of {ref} could be asked")
+        for end, reply in [*bad.items()][:1]:
+            said = f"{len(bad)} of {asked} pods do not answer GET {request.path}; {end.pod}, port {end.port or 'none'}: {reply.text}"
             result.silences.append(Silence(ref, "NoAnswer", said, HINT))
     return result

@@ -131,23 +131,25 @@ class Cluster:
         return response
 
     def ask(self, path: str, seconds: float) -> tuple[int, str]:
-        """One GET without another try, of what something behind the API server answers: (status, the first 4 KiB of the text). Errors:
-        Unreachable, also when nothing came within `seconds`."""
+        """One GET without another try, of what something behind the API server answers: (status, the beginning of what an error says).
+        The status is 0 when nothing came within `seconds`. Errors: Unreachable."""
         import urllib3
 
         with self._count:
             self.requests["GET"] += 1
         try:
             response = self._pool.request(
-                "GET", self._url(path, None), headers=self._headers("application/json", "*/*"),
+                "GET", self._url(path, None), headers=self._headers("application/json", "*/*"), redirect=False, decode_content=False,
                 timeout=urllib3.Timeout(connect=TIMEOUT_CONNECT, read=seconds), retries=False, preload_content=False,
             )
-            try:
-                return response.status, response.read(4096).decode("utf-8", "replace")
-            finally:
-                response.close()  # what else would come is nobody's concern
+        except urllib3.exceptions.ReadTimeoutError:
+            return 0, ""
         except urllib3.exceptions.HTTPError as exc:
             raise _unreachable(self.server, exc) from exc
+        try:
+            return response.status, _beginning(response, seconds) if response.status >= 400 else ""
+        finally:
+            response.close()  # what else would come is nobody's concern
 
     @property
     def server_time(self) -> str:
@@ -509,6 +511,19 @@ def _backoff(attempt: int, retry_after: str | None = None) -> float:
     if retry_after and retry_after.isdigit():
         return min(float(retry_after), 30.0)
     return min(0.2 * 2**attempt, 5.0) * random.uniform(0.5, 1.0)
+
+
+def _beginning(response: t.Any, seconds: float, most: int = 4096) -> str:
+    """What comes of a body within `seconds`, or a little more; a body that breaks off is as good as one that ends."""
+    import urllib3
+
+    text, deadline = b"", time.monotonic() + seconds
+    try:
+        while len(text) < most and time.monotonic() < deadline and (chunk := response.read1(most)):
+            text += chunk
+    except urllib3.exceptions.HTTPError:
+        pass
+    return text[:most].decode("utf-8", "replace")
 
 
 def _json_lines(response: t.Any) -> t.Iterator[dict]:

@@ -353,7 +353,7 @@ def _implausible(body: dict) -> list[str]:
         errors.append(f"annotation {ANNOTATION_WAVE} is {wave!r}, it must be a whole number")
     request = body["metadata"].get("annotations", {}).get(ANNOTATION_REQUEST)
     if request is not None and not (kind == "Service" and request_of(body)):
-        errors.append(f"annotation {ANNOTATION_REQUEST} is {request!r}, it must be a port of this Service and a path, such as http:/ready")
+        errors.append(f"annotation {ANNOTATION_REQUEST} is {request!r}, it must be a TCP port of this Service and a path, such as http:/ready")
     for field in _COUNTS if kind else ():
         value = spec.get(field)
         if field in spec and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or value != int(value)):

@@ -10,7 +10,7 @@ import typing as t
 from ._fields import spec_of
 
 ANNOTATION_REQUEST = "genai.platform/verify-request"
-_WRITTEN = re.compile(r"([a-z0-9-]+):(/[!-~]*)")
+_WRITTEN = re.compile(r"(?:(https?):)?([a-z0-9-]+):(/[!-~]*)")
 
 
 class Request(t.NamedTuple):
@@ -22,12 +22,17 @@ class Request(t.NamedTuple):
 
 
 def request_of(service: dict) -> Request | None:
-    """What a Service's annotation asks for: one of its ports, by name or number, and a path. None without the annotation, and where it
-    is not understood."""
+    """What a Service's annotation asks for: one of its TCP ports, by name or number, and a path. None without the annotation, and where
+    it is not understood. With TLS where it says `https:` before the port, else where the port's appProtocol, its name or 443 say so."""
     text = (service["metadata"].get("annotations") or {}).get(ANNOTATION_REQUEST)
     written = _WRITTEN.fullmatch(text) if isinstance(text, str) and ".." not in text else None
     ports = spec_of(service).get("ports")
     for port in ports if written and isinstance(ports, list) else ():
-        if isinstance(port, dict) and written[1] in (port.get("name"), str(port.get("port"))):
-            return Request(port.get("name") or "", written[2], port.get("port") == 443 or "https" in (port.get("appProtocol"), port.get("name")))
+        if isinstance(port, dict) and port.get("protocol") in (None, "TCP") and written[2] in (port.get("name"), str(port.get("port"))):
+            return Request(port.get("name") or "", written[3], _with_tls(written[1], port))
     return None
+
+
+def _with_tls(scheme: str | None, port: dict) -> bool:
+    said = scheme or port.get("appProtocol")
+    return str(said).lower() == "https" if said else port.get("name") == "https" or port.get("port") == 443

@@ -65,7 +65,9 @@ def verify(
     room = _in_the_room(cluster, {ref.namespace for ref in judged} - {""})
     ours = set(_recorded(state.record))
     rounds = 1 if problems or silences else ROUNDS
-    asked = ask(cluster, judged if asking else {}, lambda space: _listed(cluster, SLICES, space), rounds)
+    if asking:
+        progress("asking the Services that say how")
+    asked = ask(cluster, judged if asking else {}, lambda space: _listed(cluster, SLICES, space), changed, rounds)
     unseen += asked.unseen
     problems += silences + [_of(each) for each in asked.silences]
     problems += [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed, ours)]

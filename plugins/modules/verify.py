@@ -40,11 +40,15 @@ options:
     default: 300
   ask:
     description:
-      - Ask the Services that say how, each of their ready pods, through the API server. A Service says how by the annotation
-        C(genai.platform/verify-request), one of its ports and a path, such as V(http:/ready).
-      - Not healthy is a Service of which a pod answers with 400 or more, or within 35 seconds not at all. What the API server does not reach, as
-        where a NetworkPolicy lets nothing in from it, is named in RV(not_checked).
-      - Needs the right to C(get) C(pods/proxy) in the namespaces of these Services. A mesh that demands mTLS refuses requests from outside of it.
+      - Ask the Services that say how, each of their ready pods (20 of a Service at most), through the API server. A Service says how by the
+        annotation C(genai.platform/verify-request), one of its ports and a path, such as V(http:/ready). With TLS, where C(https:) stands before
+        the port, or else where the port's C(appProtocol), its name C(https) or its number 443 say so. Certificates are not checked.
+      - Not healthy is a Service of which a pod answers with 400 or more, within 35 seconds not at all, or has not the port that clients are led to.
+        What the API server does not reach, as where a NetworkPolicy lets nothing in from it, is named in RV(not_checked); where others have changed
+        the Service, that counts as not answered, too. It takes a minute or two at most, beside O(timeout).
+      - It is not quite a client's request. It comes from the API server, to the pod and not by the Service's address, with the API server's name as
+        C(Host). An application that answers to certain hosts only, and a mesh that demands mTLS, refuse it.
+      - Needs the right to C(get) C(pods/proxy) in the namespaces of these Services.
     type: bool
     default: false
     version_added: 0.3.0

@@ -28,24 +28,19 @@ def a_slice(*pods, name="web", ports=({"name": "http", "port": 8080},), **condit
 
 
 class Passing(FakeCluster):
-    """An API server that passes requests on. `answers`: {pod: (status, text), or None for silence}, one for all times or one after the other."""
+    """An API server that passes requests on. `answers`: {pod: (status, text), None for silence, or an exception}, for all times, or a list."""
 
     def __init__(self, **answers):
         super().__init__()
-        self.answers, self.asked, self.away = answers, [], False
+        self.answers, self.asked = answers, []
 
     def ask(self, path, seconds):
         self.asked.append(path)
         answer = self.answers[path.split("/pods/")[1].split(":")[-2]]
         answer = answer.pop(0) if isinstance(answer, list) else answer
-        if answer is None:
-            raise Unreachable("timed out")
-        return answer
-
-    def request(self, method, path, query=None, body=None, content_type="", accept=""):
-        if self.away:
-            raise Unreachable("cannot reach the API server")
-        return {}
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or (0, "")
 
 
 def refusal(status, message):
@@ -68,6 +63,11 @@ def ask(cluster, *slices, body=None):
     ("web:/", [HTTP, {"name": "web", "port": 81, "appProtocol": "https"}], Request("web", "/", True)),
     ("443:/", [{"port": 443}], Request("", "/", True)),
     ("https:/", [{"name": "https", "port": 8443}], Request("https", "/", True)),
+    ("https:http:/", [HTTP], Request("http", "/", True)), ("http:443:/", [{"port": 443}], Request("", "/", False)),
+    ("web:/", [{"name": "web", "port": 443, "appProtocol": "http"}], Request("web", "/", False)),
+    ("web:/", [{"name": "web", "port": 81, "appProtocol": "HTTPS"}], Request("web", "/", True)),
+    ("443:/", [{"name": "quic", "port": 443, "protocol": "UDP"}, {"name": "web", "port": 443, "protocol": "TCP"}], Request("web", "/", True)),
+    ("53:/", [{"port": 53, "protocol": "UDP"}], None),
     ("ready", [HTTP], None), ("/ready", [HTTP], None), ("http:ready", [HTTP], None), ("other:/", [HTTP], None), ("http:/ready\n", [HTTP], None),
     ("http:/../../../secrets", [HTTP], None), ("http:/a b", [HTTP], None), (7, [HTTP], None), ("http:/", "text", None), ("http:/", ["text"], None),
 ])
@@ -98,7 +98,9 @@ def test_a_service_with_tls_is_asked_with_tls():
 
 @pytest.mark.parametrize("answer, said", [
     ((500, "first\nsecond"), "8080: 500 first"), ((404, ""), "8080: 404"), (None, "no answer within 35 s"),
-    ((503, '{"kind": "Status"}'), '503 {"kind": "Status"}'), ((503, "[1]"), "503 [1]"),
+    ((503, '{"kind": "Status"}'), '503 {"kind": "Status"}'), ((503, "[1]"), "503 [1]"), ((502, "<html>"), "502 <html>"),
+    (refusal(403, 'cannot get path "/ready"'), '403 cannot get path "/ready"'), (refusal(404, "no such path"), "404 no such path"),
+    (refusal(503, "error trying to reach service: tls: first record does not look like a TLS handshake"), "like a TLS handshake"),
     (refusal(503, "error trying to reach service: dial tcp 10.0.0.1:8080: connect: connection refused"), "8080: connect: connection refused"),
     (refusal(503, "error trying to reach service: EOF"), "8080: EOF"),
 ])
@@ -115,14 +117,35 @@ def test_what_is_told_is_short():
 
 
 @pytest.mark.parametrize("answer, said", [
-    (refusal(403, 'pods "one:8080" is forbidden'), "Service ns/web: this identity may not get pods/proxy"),
-    (refusal(503, "error trying to reach service: dial tcp 10.0.0.1:8080: i/o timeout"), "Service ns/web: the API server does not reach its pods (dial tcp"),
+    (refusal(403, 'User "u" cannot get resource "pods/proxy" in API group ""'), "Service ns/web: this identity may not get pods/proxy"),
+    *(
+        (refusal(503, f"error trying to reach service: {why}"), f"Service ns/web: the API server does not reach its pods ({why}")
+        for why in ("dial tcp 10.0.0.1:8080: i/o timeout", "dial tcp: connect: no route to host", "No agent available", "context deadline exceeded")
+    ),
 ])
 def test_what_could_not_be_asked_is_no_problem_and_is_told_once(answer, said):
     cluster = Passing(one=answer, two=answer)
     asked = ask(cluster, a_slice("one", "two"))
-    assert not asked.silences and len(cluster.asked) == 2, "to ask again tells nothing more"
-    assert len(asked.unseen) == 1 and asked.unseen[0].startswith(said)
+    assert not asked.silences and len(cluster.asked) == 1, "to ask again, or others, tells nothing more"
+    assert len(asked.unseen) == 1 and asked.unseen[0].startswith(said) and asked.lines == ["no pod of Service ns/web could be asked"]
+
+
+def test_a_pod_that_is_not_reached_behind_a_service_that_was_changed_is_silent():
+    cluster = Passing(one=refusal(503, "error trying to reach service: dial tcp 10.0.0.1:9: i/o timeout"))
+    (silence,) = _ask.ask(cluster, {REF: service()}, lambda _space: [a_slice("one")], [REF]).silences
+    assert "dial tcp 10.0.0.1:9: i/o timeout" in silence.message
+    cluster = Passing(one=refusal(403, 'cannot get resource "pods/proxy"'))
+    assert not _ask.ask(cluster, {REF: service()}, lambda _space: [a_slice("one")], [REF]).silences
+
+
+@pytest.mark.parametrize("trouble", [
+    Unreachable("connection reset"), refusal(429, "too many requests"), refusal(401, "Unauthorized"), refusal(500, "etcdserver: request timed out"),
+])
+def test_trouble_with_the_api_server_is_tried_again_and_never_a_pods_fault(trouble):
+    asked = ask(Passing(one=[trouble, trouble, (200, "")]), a_slice("one"))
+    assert asked == ([], [], ["1 of 1 pods of Service ns/web answered GET /ready"])
+    asked = ask(Passing(one=trouble), a_slice("one"))
+    assert not asked.silences and len(asked.unseen) == 1
 
 
 def test_a_refusal_of_the_pods_own_is_its_answer():
@@ -137,15 +160,54 @@ def test_a_pod_that_was_about_to_go_is_no_problem():
     assert not asked.silences and len(cluster.asked) == 3
 
 
-def test_an_api_server_that_is_away_is_not_blamed_on_a_pod():
-    cluster = Passing(one=None)
-    cluster.away = True
-    with pytest.raises(Unreachable, match="API server"):
-        ask(cluster, a_slice("one"))
+def test_pods_that_take_the_place_of_those_that_failed_are_asked():
+    slices = [[a_slice("one", "two")], [a_slice("three")], [a_slice("three")]]
+    cluster = Passing(one=(500, ""), two=(500, ""), three=(500, "no model"))
+    (silence,) = _ask.ask(cluster, {REF: service()}, lambda _space: slices.pop(0)).silences
+    assert silence.message == "1 of 1 pods do not answer GET /ready; three, port 8080: 500 no model"
+
+
+def test_what_was_known_stands_when_endpoints_may_not_be_listed_any_more():
+    slices = [[a_slice("one")], None]
+    assert _ask.ask(Passing(one=(500, "")), {REF: service()}, lambda _space: slices.pop(0)).silences
+
+
+@pytest.mark.parametrize("ports", [[], [{"name": "other", "port": 1}], [{"name": "http", "protocol": "TCP"}]])
+def test_a_pod_without_the_port_of_its_service_serves_nobody(ports):
+    cluster = Passing()
+    (silence,) = ask(cluster, a_slice("one", "two", ports=ports)).silences
+    assert "2 of 2 pods do not answer GET /ready; one, port none: it has no port that the Service's port http leads to" in silence.message
+    assert not cluster.asked
+
+
+def test_an_annotation_that_fits_no_port_any_more_is_told():
+    asked = _ask.ask(Passing(), {REF: service(ports=[{"name": "web", "port": 80}])}, lambda _space: [a_slice("one")])
+    assert asked == ([], ["Service ns/web: its annotation genai.platform/verify-request fits no port of it"], [])
+
+
+@pytest.mark.parametrize("target", [
+    {}, {"kind": "Pod"}, {"kind": "Node", "name": "one"}, {"kind": "Pod", "name": "one", "namespace": "other"}, {"kind": "Pod", "name": "a..b"},
+    {"kind": "Pod", "name": "victim:9090/proxy/-/quit?x="}, {"kind": "Pod", "name": "../../kube-system/services/prometheus:9090/proxy/-/quit?x="},
+])
+def test_an_endpoint_that_names_no_pod_of_the_namespace_is_not_asked(target):
+    endpoints = {**a_slice(), "endpoints": [{"targetRef": target}]}
+    cluster = Passing()
+    assert ask(cluster, endpoints).lines == ["no pod of Service ns/web could be asked"] and not cluster.asked
+
+
+def test_of_very_many_pods_some_are_asked():
+    names = [f"pod-{number}" for number in range(100)]
+    cluster = Passing(**{name: (200, "") for name in names})
+    asked = ask(cluster, a_slice(*names))
+    assert len(cluster.asked) == _ask.MOST_PODS and asked.lines == ["20 of 20 pods of Service ns/web answered GET /ready"]
+
+
+def test_pods_that_are_not_ready_are_not_asked_where_their_addresses_are_published_all_the_same():
+    assert not Passing().asked and ask(Passing(), a_slice("one", ready=True, serving=False)).lines == ["no pod of Service ns/web could be asked"]
 
 
 def test_a_namespace_that_may_not_be_looked_at_and_services_that_say_nothing():
     cluster = Passing()
-    assert _ask.ask(cluster, {REF: service()}, lambda _space: None) == ([], [], [])
+    assert _ask.ask(cluster, {REF: service()}, lambda _space: None) == ([], [], ["no pod of Service ns/web could be asked"])
     assert _ask.ask(cluster, {REF: obj("Service", "web", spec={"ports": [HTTP]})}, lambda _space: [a_slice("one")]) == ([], [], [])
     assert not cluster.asked

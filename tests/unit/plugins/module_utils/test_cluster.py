@@ -372,3 +372,35 @@ def test_servers_without_aggregated_discovery(server):
         (200, {}, {"kind": "APIVersions", "versions": ["v1"]}), (200, {}, core),
     ]
     assert set(one.types()) == {("route.openshift.io/v1", "Route"), ("v1", "Pod")} and one.is_openshift()
+
+
+# --- what something behind the API server answers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "999"}, {"Content-Encoding": "gzip"}, {"Location": "http://192.0.2.1/"}])
+def test_the_body_of_a_good_answer_is_nobodys_concern(server, headers):
+    server.script += [(200, headers, b"plain")]
+    assert Cluster({"host": server.url, "api_key": "x"}).ask("/proxy/ready", 5) == (200, "")
+
+
+@pytest.mark.parametrize("length", ["5", "9999"])  # all of it, and one that breaks off
+def test_of_a_bad_answer_the_beginning_is_told(server, length):
+    server.script += [(500, {"Content-Length": length, "Connection": "close"}, b"wrong"), (503, {}, b"x" * 10_000)]
+    cluster = Cluster({"host": server.url, "api_key": "x"})
+    assert cluster.ask("/proxy/ready", 2) == (500, "wrong")
+    status, text = cluster.ask("/proxy/ready", 2)
+    assert status == 503 and text == "x" * 4096
+
+
+def test_silence_and_a_server_that_is_not_there_are_two_things(server):
+    release, ask = threading.Event(), Cluster({"host": server.url, "api_key": "x"}).ask
+    Handler.do_GET, before = (lambda _handler: release.wait(30)), Handler.do_GET
+    try:
+        assert ask("/proxy/ready", 0.2) == (0, "")
+    finally:
+        release.set()
+        Handler.do_GET = before
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(Unreachable):
+        ask("/proxy/ready", 0.2)
