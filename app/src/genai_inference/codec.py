@@ -5,9 +5,10 @@ Instances are arrays (n, *shape) in the card's own scale; InputError names what 
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic_core
@@ -17,9 +18,14 @@ from numpy.typing import NDArray
 from .engine import Batch, Probabilities
 from .model import InputSpec, ModelCard
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Pixels = Sequence[Any]
 RAW_TYPES = ("uint8", "float16", "float32", "float64")
 IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+BYTES_PER_PIXEL = 8  # of a picture that is unpacked: four as it was sent, and four in the colours of the model
+QUARTER_TURNS = (5, 6, 7, 8)  # the EXIF orientations in which height and width are exchanged
 
 
 class InputError(ValueError):
@@ -117,10 +123,19 @@ def read_safetensors(body: bytes) -> NDArray[Any]:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) -> Batch:
-    """One instance: the picture in the card's size and colours, black as its minimum and white as its maximum.
+Room = Callable[[int], AbstractContextManager[object]]
 
-    Its size is read from the header and refused before anything is unpacked.
+
+def _any_room(_: int) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int, room: Room = _any_room) -> Batch:
+    """One instance: the picture as a viewer shows it, in the card's size and colours, black as its minimum and white as
+    its maximum.
+
+    Its size is read from the header and refused before anything is unpacked. `room` is asked for as many bytes as
+    unpacking takes, and held as long.
     """
     from PIL import Image
 
@@ -131,8 +146,8 @@ def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) 
         with Image.open(io.BytesIO(body), formats=[IMAGE_FORMATS[media_type]]) as image:
             if image.width * image.height > most_pixels:
                 raise InputError(f"image: at most {most_pixels} pixels, got {image.width}x{image.height}")
-            image.draft(None, (width, height))  # JPEG unpacks to half, a quarter or an eighth for next to nothing
-            plain = image.convert("RGB" if channels == [3] else "L").resize((width, height), Image.Resampling.BILINEAR)
+            with room(image.width * image.height * BYTES_PER_PIXEL):
+                plain = _plain(image, "RGB" if channels == [3] else "L", (width, height))
     except InputError:
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
@@ -143,6 +158,36 @@ def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) 
         return values[np.newaxis]
     scaled = spec.minimum + values.astype(np.float32) / np.float32(255) * np.float32(spec.maximum - spec.minimum)
     return scaled[np.newaxis]
+
+
+def _plain(image: "Image.Image", mode: str, size: tuple[int, int]) -> "Image.Image":
+    """A picture the way up that its EXIF data say, with 8 bits a channel and without transparency, in this size."""
+    from PIL import Image, ImageOps
+
+    size = size[::-1] if _orientation(image) in QUARTER_TURNS else size
+    image.draft(None, size)  # JPEG unpacks to half, a quarter or an eighth for next to nothing
+    if image.has_transparency_data and _is_transparent(image):
+        raise InputError("image: it has transparent pixels, whose colour nobody knows: send it without transparency")
+    if image.mode.startswith("I"):  # grey with 16 bits, which convert() alone would cut off at 255
+        image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    small = image.convert(mode).resize(size, Image.Resampling.BILINEAR)
+    return ImageOps.exif_transpose(small)
+
+
+def _is_transparent(image: "Image.Image") -> bool:
+    alpha = (image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A")
+    return bool(alpha.getextrema()[0] != 255)
+
+
+def _orientation(image: "Image.Image") -> int:
+    """The EXIF tag Orientation, 1 to 8; 1, upright, where it is missing or cannot be read, as viewers take it."""
+    from PIL import ExifTags
+
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata make Pillow raise nearly anything
+        image.info.pop("exif", None)
+        return 1
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
