@@ -122,16 +122,29 @@ def stored(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:  # n
 
 
 RAMP = Image.fromarray(np.linspace(0, 255, 48, dtype=np.uint8).repeat(64).reshape(48, 64))  # dark above, light below
+TWO = RAMP.point(lambda value: 255 * (value > 127))
 RAINBOW = Image.merge("RGB", (RAMP, RAMP.transpose(Image.Transpose.FLIP_TOP_BOTTOM), RAMP))
+
+
+TURN = Image.Transpose
+WAYS = {  # by orientation: from what is shown to what is stored
+    2: TURN.FLIP_LEFT_RIGHT,
+    3: TURN.ROTATE_180,
+    4: TURN.FLIP_TOP_BOTTOM,
+    5: TURN.TRANSPOSE,
+    6: TURN.ROTATE_90,
+    7: TURN.TRANSVERSE,
+    8: TURN.ROTATE_270,
+}
+SIX = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
 
 def turned(orientation: int, exif: bytes = b"") -> bytes:
     """A JPEG whose pixels lie as a sensor had them, with the tag that turns them for a viewer."""
-    ways = dict(enumerate(("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"), 2))
     data, image = Image.Exif(), RAINBOW
     data[0x0112] = orientation
-    if orientation in ways:
-        image = image.transpose(Image.Transpose[ways[orientation]])
+    if orientation in WAYS:
+        image = image.transpose(WAYS[orientation])
     return stored(image, "JPEG", quality=95, exif=exif or data)
 
 
@@ -149,12 +162,12 @@ SAME = {
     **{f"jpeg: orientation {each}": (JPEG, turned(each), RAINBOW) for each in range(1, 9)},
     "jpeg: orientation that is none": (JPEG, turned(9), RAINBOW),
     "jpeg: damaged EXIF data": (JPEG, turned(1, exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40), RAINBOW),
-    "png: orientation 6": (PNG, stored(RAINBOW.transpose(Image.Transpose.ROTATE_90), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"), RAINBOW),
+    "png: orientation 6": (PNG, stored(RAINBOW.transpose(TURN.ROTATE_90), exif=SIX), RAINBOW),
     "png: 16 bits of grey": (PNG, stored(grey16(RAMP)), RAMP),
     "png: an alpha channel that hides nothing": (PNG, stored(opaque(RAINBOW)), RAINBOW),
     "png: grey and alpha": (PNG, stored(opaque(RAMP)), RAMP),
     "png: a palette": (PNG, stored(RAMP.convert("P")), RAMP),
-    "png: one bit": (PNG, stored(RAMP.convert("1", dither=Image.Dither.NONE)), RAMP.point(lambda value: 255 * (value > 127))),
+    "png: one bit": (PNG, stored(TWO.convert("1")), TWO),
     "jpeg: CMYK": (JPEG, stored(RAINBOW.convert("CMYK"), "JPEG", quality=95), RAINBOW),
     "jpeg: progressive": (JPEG, stored(RAINBOW, "JPEG", quality=95, progressive=True), RAINBOW),
 }
@@ -175,9 +188,12 @@ def tinted(hidden: int) -> Image.Image:
 
 
 HIDDEN = {
-    "grey": stored(tinted(0)), "grey, white below": stored(tinted(255)), "colour": stored(tinted(7).convert("RGBA")),
+    "grey": stored(tinted(0)),
+    "grey, white below": stored(tinted(255)),
+    "colour": stored(tinted(7).convert("RGBA")),
     "half": stored(Image.new("RGBA", (8, 8), (1, 2, 3, 254))),
-    "a palette": stored(Image.new("P", (8, 8)), transparency=0), "one colour": stored(Image.new("RGB", (8, 8)), transparency=(0, 0, 0)),
+    "a palette": stored(Image.new("P", (8, 8)), transparency=0),
+    "one colour": stored(Image.new("RGB", (8, 8)), transparency=(0, 0, 0)),
 }
 
 
