@@ -5,8 +5,7 @@ Instances are arrays (n, *shape) in the card's own scale; InputError names what 
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,15 @@ if TYPE_CHECKING:
 Pixels = Sequence[Any]
 RAW_TYPES = ("uint8", "float16", "float32", "float64")
 IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
-BYTES_PER_PIXEL = 8  # of a picture that is unpacked: four as it was sent, and four in the colours of the model
 QUARTER_TURNS = (5, 6, 7, 8)  # the EXIF orientations in which height and width are exchanged
 
 
 class InputError(ValueError):
     """A body this model cannot take; the message is meant for the caller."""
+
+
+class LargePicture(Exception):
+    """To unpack this picture takes more memory than the caller has room for."""
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -123,19 +125,12 @@ def read_safetensors(body: bytes) -> NDArray[Any]:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-Room = Callable[[int], AbstractContextManager[object]]
-
-
-def _any_room(_: int) -> AbstractContextManager[object]:
-    return nullcontext()
-
-
-def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int, room: Room = _any_room) -> Batch:
+def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int, room: int | None = None) -> Batch:
     """One instance: the picture as a viewer shows it, in the card's size and colours, black as its minimum and white as
     its maximum.
 
-    Its size is read from the header and refused before anything is unpacked. `room` is asked for as many bytes as
-    unpacking takes, and held as long.
+    Its size is read from the header and refused before anything is unpacked. LargePicture, also before that, if more
+    than `room` pixels would be in memory at once, with 8 bytes each: 4 as sent, and 4 in the model's colours.
     """
     from PIL import Image
 
@@ -146,9 +141,8 @@ def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int, 
         with Image.open(io.BytesIO(body), formats=[IMAGE_FORMATS[media_type]]) as image:
             if image.width * image.height > most_pixels:
                 raise InputError(f"image: at most {most_pixels} pixels, got {image.width}x{image.height}")
-            with room(image.width * image.height * BYTES_PER_PIXEL):
-                plain = _plain(image, "RGB" if channels == [3] else "L", (width, height))
-    except InputError:
+            plain = _plain(image, "RGB" if channels == [3] else "L", (width, height), room)
+    except (InputError, LargePicture):
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
         raise InputError(f"image: cannot be read as {media_type}: {type(error).__name__}") from None
@@ -160,18 +154,28 @@ def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int, 
     return scaled[np.newaxis]
 
 
-def _plain(image: "Image.Image", mode: str, size: tuple[int, int]) -> "Image.Image":
+def _plain(image: "Image.Image", mode: str, size: tuple[int, int], room: int | None) -> "Image.Image":
     """A picture the way up that its EXIF data say, with 8 bits a channel and without transparency, in this size."""
     from PIL import Image, ImageOps
 
+    shrinks = image.format == "JPEG" and not image.info.get("progressive")  # that one is in memory as a whole first
+    if not shrinks:
+        _check_room(image, room)  # already to ask for the orientation unpacks a PNG
     size = size[::-1] if _orientation(image) in QUARTER_TURNS else size
     image.draft(None, size)  # JPEG unpacks to half, a quarter or an eighth for next to nothing
+    if shrinks:
+        _check_room(image, room)
     if image.has_transparency_data and _is_transparent(image):
         raise InputError("image: it has transparent pixels, whose colour nobody knows: send it without transparency")
     if image.mode.startswith("I"):  # grey with 16 bits, which convert() alone would cut off at 255
         image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
     small = image.convert(mode).resize(size, Image.Resampling.BILINEAR)
     return ImageOps.exif_transpose(small)
+
+
+def _check_room(image: "Image.Image", room: int | None) -> None:
+    if room is not None and image.width * image.height > room:
+        raise LargePicture
 
 
 def _is_transparent(image: "Image.Image") -> bool:
