@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genai_inference.batching import Abandoned, Batcher, DeadlineExceeded, Device, QueueFull, Work, retry_after, take
+from genai_inference.batching import (
+    Abandoned,
+    Batcher,
+    DeadlineExceeded,
+    Device,
+    NotFinite,
+    QueueFull,
+    Work,
+    retry_after,
+    take,
+)
 from genai_inference.engine import Batch, Probabilities
 
 LONG = 60.0
@@ -257,3 +267,16 @@ def test_take_drops_what_is_over() -> None:
 )
 def test_retry_after(waiting: int, rate: float, seconds: int) -> None:
     assert retry_after(waiting, rate) == seconds
+
+
+def test_an_answer_that_is_not_finite_reaches_nobody_else(bench: Bench) -> None:
+    async def main() -> None:
+        first = await bench.occupy()
+        answers = [bench.batcher.submit(items(value), LONG) for value in (1.0, float("inf"), 2.0)]
+        bench.go.set()
+        _, one, infinite, two = await asyncio.gather(first, *answers, return_exceptions=True)
+        assert isinstance(infinite, NotFinite)
+        assert (one.tolist(), two.tolist()) == ([[10.0]], [[20.0]])  # type: ignore[union-attr]
+
+    run(main)
+    assert len(bench.computed) == 2

@@ -113,6 +113,106 @@ def test_an_image_is_scaled_to_the_model() -> None:
     assert codec.from_image(GREY, picture(white), PNG, 10_000).tolist() == np.full((1, 8, 8), 16).tolist()
 
 
+def stored(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+RAMP = Image.fromarray(np.linspace(0, 255, 48, dtype=np.uint8).repeat(64).reshape(48, 64))  # dark above, light below
+TWO = RAMP.point(lambda value: 255 * (value > 127))
+RAINBOW = Image.merge("RGB", (RAMP, RAMP.transpose(Image.Transpose.FLIP_TOP_BOTTOM), RAMP))
+
+
+TURN = Image.Transpose
+WAYS = {  # by orientation: from what is shown to what is stored
+    2: TURN.FLIP_LEFT_RIGHT,
+    3: TURN.ROTATE_180,
+    4: TURN.FLIP_TOP_BOTTOM,
+    5: TURN.TRANSPOSE,
+    6: TURN.ROTATE_90,
+    7: TURN.TRANSVERSE,
+    8: TURN.ROTATE_270,
+}
+SIX = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+
+
+def turned(orientation: int, exif: bytes = b"") -> bytes:
+    """A JPEG whose pixels lie as a sensor had them, with the tag that turns them for a viewer."""
+    data, image = Image.Exif(), RAINBOW
+    data[0x0112] = orientation
+    if orientation in WAYS:
+        image = image.transpose(WAYS[orientation])
+    return stored(image, "JPEG", quality=95, exif=exif or data)
+
+
+def grey16(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(image, dtype=np.uint16) * 257)
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(255)
+    return image
+
+
+SAME = {
+    **{f"jpeg: orientation {each}": (JPEG, turned(each), RAINBOW) for each in range(1, 9)},
+    "jpeg: orientation that is none": (JPEG, turned(9), RAINBOW),
+    "jpeg: damaged EXIF data": (JPEG, turned(1, exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40), RAINBOW),
+    "png: orientation 6": (PNG, stored(RAINBOW.transpose(TURN.ROTATE_90), exif=SIX), RAINBOW),
+    "png: 16 bits of grey": (PNG, stored(grey16(RAMP)), RAMP),
+    "png: an alpha channel that hides nothing": (PNG, stored(opaque(RAINBOW)), RAINBOW),
+    "png: grey and alpha": (PNG, stored(opaque(RAMP)), RAMP),
+    "png: a palette": (PNG, stored(RAMP.convert("P")), RAMP),
+    "png: one bit": (PNG, stored(TWO.convert("1")), TWO),
+    "jpeg: CMYK": (JPEG, stored(RAINBOW.convert("CMYK"), "JPEG", quality=95), RAINBOW),
+    "jpeg: progressive": (JPEG, stored(RAINBOW, "JPEG", quality=95, progressive=True), RAINBOW),
+}
+
+
+@pytest.mark.parametrize(("media_type", "body", "plain"), SAME.values(), ids=SAME)
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+def test_a_picture_is_what_a_viewer_shows(spec: InputSpec, media_type: str, body: bytes, plain: Image.Image) -> None:
+    expected = codec.from_image(spec, stored(plain), PNG, 10_000).astype(np.float64)
+    found = codec.from_image(spec, body, media_type, 10_000).astype(np.float64)
+    assert abs(found - expected).max() <= 0.03 * (spec.maximum - spec.minimum)
+
+
+def tinted(hidden: int) -> Image.Image:
+    image = Image.new("LA", (8, 8), (hidden, 0))
+    image.paste((255, 255), (0, 0, 4, 8))
+    return image
+
+
+HIDDEN = {
+    "grey": stored(tinted(0)),
+    "grey, white below": stored(tinted(255)),
+    "colour": stored(tinted(7).convert("RGBA")),
+    "half": stored(Image.new("RGBA", (8, 8), (1, 2, 3, 254))),
+    "a palette": stored(Image.new("P", (8, 8)), transparency=0),
+    "one colour": stored(Image.new("RGB", (8, 8)), transparency=(0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("body", HIDDEN.values(), ids=HIDDEN)
+def test_pixels_that_nobody_sees_are_no_input(body: bytes) -> None:
+    with pytest.raises(codec.InputError, match="image: it has transparent pixels"):
+        codec.from_image(COLOUR, body, PNG, 10_000)
+
+
+def test_a_picture_too_large_for_the_room_is_not_unpacked() -> None:
+    many = RAINBOW.resize((640, 480))
+    for body, kind, pixels in (
+        (stored(RAINBOW), PNG, 64 * 48),
+        (stored(many, "JPEG"), JPEG, 80 * 60),  # of which an eighth is enough for this model
+        (stored(many, "JPEG", progressive=True), JPEG, 640 * 480),
+    ):
+        codec.from_image(COLOUR, body, kind, 10**6, pixels)
+        with pytest.raises(codec.LargePicture):
+            codec.from_image(COLOUR, body[: len(body) // 2], kind, 10**6, pixels - 1)
+
+
 BAD = {
     "npy: empty": (NPY, b"", 422, "not an .npy file"),
     "npy: text": (NPY, b"hello", 422, "not an .npy file"),

@@ -124,9 +124,36 @@ def test_one_that_does_not_read_its_answers_is_left(start: Start) -> None:
             return all(in_flight(server) == 2 for _ in range(20))  # with the one that asks
 
         eventually(stuck, "an answer finds no room")
+        assert gauge(server, "genai_in_flight_bytes") > 0
         eventually(lambda: in_flight(server) == 1, "the connection is closed")
+        assert gauge(server, "genai_in_flight_bytes") == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_bodies_have_one_bound_together(start: Start, pool: ThreadPoolExecutor, chunked: bool) -> None:
+    server = start("1.5", GENAI_MAX_BODY_BYTES="20000", GENAI_IN_FLIGHT_BYTES="66000", GENAI_MAX_BATCH_SIZE="1")
+    server.becomes("/ready", 200)
+    body = ('{"instances": [[' + "0," * 63 + "0]]}").ljust(20_000).encode()
+    headers = {"Content-Type": "application/json"}
+
+    def post() -> httpx.Response:
+        content = (part for part in (body[:9000], body[9000:])) if chunked else body
+        return httpx.post(f"{server.url}/v1/predict", content=content, headers=headers, timeout=60)
+
+    first = pool.submit(post)
+    eventually(lambda: gauge(server, "genai_in_flight_bytes") == 3 * len(body), "one is there")
+    refused = post()
+    check(refused, 429, "The bodies of other requests take all the memory there is for them")
+    assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+    assert httpx.post(f"{server.url}/v1/predict", json=ONE, timeout=60).status_code == 200, "a small one finds room"
+    assert first.result().status_code == 200
+    assert post().status_code == 200
+    assert gauge(server, "genai_in_flight_bytes") == 0
 
 
 def in_flight(server: Server) -> float:
-    lines = server.metrics().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("genai_http_requests_in_flight "))
+    return gauge(server, "genai_http_requests_in_flight")
+
+
+def gauge(server: Server, name: str) -> float:
+    return next(float(line.split()[1]) for line in server.metrics().splitlines() if line.startswith(f"{name} "))

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from checks import check
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from stub import StubEngine, digit
@@ -96,3 +97,9 @@ def test_no_gpu(client: TestClient) -> None:
 
 def test_media_type(client: TestClient) -> None:
     assert client.get("/metrics").headers["content-type"].startswith("text/plain; version=")
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_metrics_are_not_for_those_outside(client: TestClient, header: str) -> None:
+    check(client.get("/metrics", headers={header: "for=192.0.2.1"}), 404, "Not Found")
+    assert client.get("/metrics", headers={"X-Forwarded-Proto": "http"}).status_code == 200  # as in a mesh

@@ -12,6 +12,8 @@ BAD = {
     "GENAI_LOG_LEVEL": "loud",
     "GENAI_MAX_BODY_BYTES": "1MiB",
     "GENAI_MAX_BATCH_SIZE": "0",
+    "GENAI_IN_FLIGHT_BYTES": "65535",
+    "GENAI_DEVICE_SECONDS": "0",
     "GENAI_DRAIN_SECONDS": "nan",
     "GENAI_TORCH_THREADS": "",
     "GENAI_MODEL_TITLE": "x" * 201,
@@ -47,7 +49,9 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "port": "9000",
         "log_level": "debug",
         "max_body_bytes": "2048",
+        "in_flight_bytes": "65536",
         "max_batch_size": "4",
+        "device_seconds": "12.5",
         "drain_seconds": "2.5",
         "receive_seconds": "7.5",
         "max_image_pixels": "100",
@@ -93,6 +97,14 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert {name: str(getattr(settings, name)) for name in values} == values
     assert {name: getattr(settings, name).get_secret_value() for name in secrets} == secrets
     assert "word" not in repr(settings)
+
+
+def test_the_largest_body_has_to_find_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENAI_IN_FLIGHT_BYTES", str(3 * 2**20))
+    assert read_settings().in_flight_bytes == 3 * 2**20
+    monkeypatch.setenv("GENAI_MAX_BODY_BYTES", str(2**20 + 1))
+    with pytest.raises(SettingsError, match=r"GENAI_IN_FLIGHT_BYTES='3145728': .*3 times GENAI_MAX_BODY_BYTES"):
+        read_settings()
 
 
 @pytest.mark.parametrize("name", SECRETS)

@@ -12,7 +12,9 @@ import typing as t
 
 from ._consistency import quantity, readable
 from ._inference_input import findings, scaler
-from ._inference_models import FILE, FILE_FOLDER, MODELS, MODELS_FOLDER, VOLUME, fetchers, from_secret, models_map, on_claim
+from ._inference_models import (
+    AUTHORITIES, AUTHORITIES_FOLDER, FILE, FILE_FOLDER, MODELS, MODELS_FOLDER, VOLUME, fetchers, from_secret, models_map, on_claim, trust,
+)
 
 # What a nested option is when it is not given; argument_specs.yml says the same.
 WORKER = {
@@ -33,7 +35,13 @@ CANARY = {"enabled": False, "image": "", "weight": 0, "replicas": 1, "by": "gate
 SETTINGS = {
     "cache": {"ttl_seconds": "GENAI_CACHE_TTL_SECONDS", "local_bytes": "GENAI_CACHE_LOCAL_BYTES"},
     "rate": {"per_second": "GENAI_RATE_PER_SECOND", "burst": "GENAI_RATE_BURST"},
-    "oidc": {"issuer": "GENAI_OIDC_ISSUER", "audience": "GENAI_OIDC_AUDIENCE", "jwks_url": "GENAI_OIDC_JWKS_URL"},
+    "oidc": {
+        "issuer": "GENAI_OIDC_ISSUER", "audience": "GENAI_OIDC_AUDIENCE", "jwks_url": "GENAI_OIDC_JWKS_URL", "scope": "GENAI_OIDC_SCOPE",
+    },
+    "limits": {
+        "body_bytes": "GENAI_MAX_BODY_BYTES", "image_pixels": "GENAI_MAX_IMAGE_PIXELS", "in_flight_bytes": "GENAI_IN_FLIGHT_BYTES",
+        "device_seconds": "GENAI_DEVICE_SECONDS",
+    },
     "jobs": {"result_seconds": "GENAI_JOB_RESULT_SECONDS", "max_queued": "GENAI_JOBS_MAX_QUEUED"},
     "tracing": {"endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "sampler": "OTEL_TRACES_SAMPLER", "ratio": "OTEL_TRACES_SAMPLER_ARG"},
 }
@@ -84,7 +92,7 @@ def settings(about: Input) -> dict[str, str]:
     switches = {"GENAI_JOBS": about["jobs"].get("enabled"), "GENAI_AUDIT": about["audit"]}
     found |= {variable: "true" for variable, on in switches.items() if on}
     files = {"GENAI_MODELS_FILE": about["models"] and f"{FILE_FOLDER}/{FILE}", "GENAI_API_KEYS_FILE": _keys_file(about)}
-    return {**found, **{variable: path for variable, path in files.items() if path}}
+    return {**found, **trust(about), **{variable: path for variable, path in files.items() if path}}
 
 
 def text(value: t.Any) -> str:
@@ -114,7 +122,7 @@ def pod_security(about: Input, distribution: str) -> dict:
     found: dict[str, t.Any] = {"runAsNonRoot": True}
     if distribution != "openshift":
         found |= {"runAsUser": about["user"], "runAsGroup": about["user"]}
-        found |= {"fsGroup": about["user"], "fsGroupChangePolicy": "OnRootMismatch"} if on_claim(about) else {}
+        found |= {"fsGroup": about["user"], "fsGroupChangePolicy": "OnRootMismatch"} if on_claim(about) or _keys_file(about) else {}
     return {**found, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
@@ -125,6 +133,8 @@ def volumes(about: Input) -> list[dict]:
         found += [{"name": MODELS, **store}, {"name": "models-file", "configMap": {"name": listed["name"]}}]
     if _keys_file(about):
         found += [{"name": KEYS, "secret": {"secretName": about["api_keys_secret"]["name"], "defaultMode": 0o440}}]
+    if trust(about):
+        found += [{"name": AUTHORITIES, "configMap": {"name": about["ca"]["config_map"]}}]
     return found
 
 
@@ -132,6 +142,7 @@ def mounts(about: Input) -> list[dict]:
     """Whole folders: the kubelet brings changes of a ConfigMap or Secret only into these."""
     names = {MODELS: MODELS_FOLDER, "models-file": FILE_FOLDER} if about["models"] else {}
     names = {**names, KEYS: KEYS_FOLDER} if _keys_file(about) else names
+    names = {**names, AUTHORITIES: AUTHORITIES_FOLDER} if trust(about) else names
     return [{"name": name, "mountPath": path, "readOnly": True} for name, path in names.items()]
 
 

@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import collections
+import fractions
 import re
 import typing as t
 
-from ._consistency import quantity
+from ._consistency import quantity, readable
 
+# The service's own defaults, and what a request may take of its memory: see the part "Memory" of app/README.md.
+BODY_BYTES, IMAGE_PIXELS, IN_FLIGHT_BYTES = 2**20, 2**24, 2**27
+PROCESS_BYTES, JSON_FACTOR, PIXEL_BYTES, MIB = 512 * 2**20, 24, 8, 2**20
 SOURCES = ("/", "s3://", "https://", "http://")
 MOST_CANARY_PERCENT = 99
 MOST_DRAIN_SECONDS = 300  # the service refuses more
@@ -25,7 +29,7 @@ Findings = t.Iterator[str]
 
 def findings(about: Input, distribution: str) -> list[str]:
     """One line each, which begins with the name of the variable."""
-    found = (*_stores(about), *_clients(about), *_models(about), *_workers(about), *_benchmark(about), *_canary(about, distribution), *_scaling(about))
+    found = (*_stores(about), *_clients(about), *_memory(about), *_models(about), *_workers(about), *_benchmark(about), *_canary(about, distribution), *_scaling(about))
     return [f"inference_app_{line}" for line in found]
 
 
@@ -44,6 +48,8 @@ def _stores(about: Input) -> Findings:
     for name in ("redis_secret", "database_secret", "api_keys_secret"):
         if about[name] and not about[name].get("name"):
             yield f"{name}: it has no name; give that of a Secret, or nothing at all"
+    if about["ca"] and not about["ca"].get("config_map"):
+        yield "ca: it has no config_map; give the name of a ConfigMap, or nothing at all"
     if about["audit"] and not database:
         yield "audit: it is written to PostgreSQL; set inference_app_database_secret"
     if about["jobs"].get("enabled") and not redis:
@@ -60,6 +66,20 @@ def _clients(about: Input) -> Findings:
         yield "rate: burst without per_second limits nothing; give per_second"
     if tracing and not tracing.get("endpoint"):
         yield "tracing: there is nowhere to send spans to; give endpoint, or nothing at all"
+
+
+def _memory(about: Input) -> Findings:
+    limits, given = about["limits"], (about["resources"].get("limits") or {}).get("memory")
+    body, in_flight = limits.get("body_bytes") or BODY_BYTES, limits.get("in_flight_bytes") or IN_FLIGHT_BYTES
+    if in_flight < 3 * body:
+        yield f"limits.in_flight_bytes: {in_flight} is less than three bodies of {body} bytes (limits.body_bytes); give at least {3 * body}"
+    least = PROCESS_BYTES + in_flight + JSON_FACTOR * body + PIXEL_BYTES * (limits.get("image_pixels") or IMAGE_PIXELS)
+    memory = quantity(given)
+    if memory is not None and memory < least:
+        yield (
+            f"resources.limits.memory: {given} is less than what requests may make of a pod, {readable(fractions.Fraction(-(-least // MIB) * MIB))} without models;"
+            " give more, or less in inference_app_limits"
+        )
 
 
 def _models(about: Input) -> Findings:

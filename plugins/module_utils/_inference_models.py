@@ -14,6 +14,7 @@ VOLUME = {"claim": "", "size_limit": "2Gi"}
 # What becomes an entry of the models file. The service switches to changes of these while it serves.
 MODEL_OPTIONS = ("max_batch_size", "max_queue", "deadline_seconds", "device", "dtype", "cache_ttl_seconds")
 MODELS, MODELS_FOLDER = "models", "/models"
+AUTHORITIES, AUTHORITIES_FOLDER = "ca", "/etc/genai/ca"
 FILE, FILE_FOLDER = "models.yaml", "/etc/genai/models"
 
 Input = t.Dict[str, t.Any]
@@ -57,9 +58,9 @@ def _fetcher(about: Input, model: Input, image: str) -> dict:
         "image": image,
         "imagePullPolicy": about["image_pull_policy"],
         "args": ["fetch", "--from", model["source"], "--to", folder_of(model), *checked],
-        "env": s3_environment(about["s3"]) if str(model.get("source")).startswith("s3://") else [],
+        "env": (s3_environment(about["s3"]) if str(model.get("source")).startswith("s3://") else []) + _named_values(trust(about)),
         "resources": about["fetch_resources"],
-        "volumeMounts": [{"name": MODELS, "mountPath": MODELS_FOLDER}],
+        "volumeMounts": [{"name": MODELS, "mountPath": MODELS_FOLDER}, *_authorities(about)],
         "securityContext": about["container_security"],
     }
 
@@ -68,7 +69,22 @@ def s3_environment(s3: Input) -> list[dict]:
     """As every S3 client reads it. The keys of the Secret are called like the variables."""
     values = {"AWS_ENDPOINT_URL": s3.get("endpoint"), "AWS_REGION": s3.get("region")}
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if s3.get("secret") else ()
-    return [{"name": name, "value": value} for name, value in values.items() if value] + [from_secret(key, s3["secret"], key) for key in keys]
+    return _named_values(values) + [from_secret(key, s3["secret"], key) for key in keys]
+
+
+def _named_values(values: t.Mapping[str, t.Any]) -> list[dict]:
+    return [{"name": name, "value": value} for name, value in values.items() if value]
+
+
+def trust(about: Input) -> dict[str, str]:
+    """Where OpenSSL, requests (spans) and the S3 client look for the authorities that they trust; {} for the image's own."""
+    given = about["ca"]
+    path = f"{AUTHORITIES_FOLDER}/{given.get('key', 'ca.crt')}"
+    return dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), path) if given.get("config_map") else {}
+
+
+def _authorities(about: Input) -> list[dict]:
+    return [{"name": AUTHORITIES, "mountPath": AUTHORITIES_FOLDER, "readOnly": True}] if trust(about) else []
 
 
 def from_secret(variable: str, name: str, key: str) -> dict:

@@ -6,6 +6,7 @@ Redis and PostgreSQL are real, in pods; the tests take them away. The S3 store i
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import statistics
 import threading
@@ -23,6 +24,7 @@ VARIABLES = ("-e", "@tests/integration/inference_vars.yml")
 WORKERS = "app.kubernetes.io/component=worker"
 BENCHMARK, BENCHMARK_POD = "story", "batch.kubernetes.io/job-name=story"
 JOBS = 60
+KEYS = "inference-keys"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def before() -> t.Iterator[dict]:
         assert run.code == 0, run.output
         yield specs
     finally:
-        cluster.kubectl("delete", "job", BENCHMARK, "-n", cluster.NAMESPACE, "--ignore-not-found")
+        cluster.kubectl("delete", f"job/{BENCHMARK}", f"secret/{KEYS}", "-n", cluster.NAMESPACE, "--ignore-not-found")
         cluster.play("site.yml")
         backing.remove()
 
@@ -207,6 +209,44 @@ def test_options_of_a_model_change_without_a_new_pod_or_a_failed_request(before,
     figure("options of a model changed in place: failed / sent requests, new pods", f"0 / {traffic.sent}, 0")
 
 
+def statuses(key: str) -> set[int]:
+    """What ten new connections, which come to all pods, are answered with this key."""
+    body, headers = {"instances": [samples()["instances"][7]]}, {"Authorization": f"Bearer {key}"} if key else {}
+    found = set()
+    for _ in range(10):
+        with httpx.Client(base_url=cluster.URL, timeout=30) as fresh:
+            found.add(fresh.post("/v1/predict", json=body, headers=headers).status_code)
+    return found
+
+
+def keep_keys(*keys: str) -> None:
+    """What the pods' Secret holds from now on. The kubelet looks at once where a pod has changed, else within two minutes."""
+    lines = "".join(f"client-{number} {hashlib.sha256(key.encode()).hexdigest()}\n" for number, key in enumerate(keys))
+    cluster.kubectl("patch", "secret", KEYS, "-n", cluster.NAMESPACE, "-p", json.dumps({"stringData": {"keys": lines}}))
+    for pod in backing.pods("app.kubernetes.io/component=api"):
+        cluster.kubectl("annotate", "pod", pod["metadata"]["name"], "-n", cluster.NAMESPACE, f"story/keys={time.time()}", "--overwrite")
+
+
+def test_only_who_has_a_key_may_call(before, figure):
+    """Users, 4. Red where the pod cannot read the Secret, or where a key that was taken away goes on working."""
+    ours, theirs = "o" * 32, "t" * 32
+    cluster.kubectl("create", "secret", "generic", KEYS, "-n", cluster.NAMESPACE)
+    keep_keys(ours, theirs)
+    run = cluster.play("site.yml", *VARIABLES, "-e", json.dumps({"inference_app_api_keys_secret": {"name": KEYS}}))
+    assert run.code == 0, run.output
+    eventually(lambda: statuses("") == {401}, "every pod asks for a key", 60)
+    assert (statuses(ours), statuses(theirs), statuses("another")) == ({200}, {200}, {401})
+    keep_keys(ours)
+    eventually(lambda: statuses(theirs) == {401}, "a key that was taken away opens nothing")
+    assert statuses(ours) == {200}
+    keep_keys()
+    eventually(lambda: statuses(ours) == {401}, "without keys nobody may call")
+    run = cluster.play("rollback.yml", "-e", "to=previous")
+    assert run.code == 0, run.output
+    eventually(lambda: statuses("") == {200}, "it is open again", 60)
+    figure("API keys on the cluster: without / with a key / taken away / no keys left", "401 / 200 / 401 / 401")
+
+
 def names(_attempt: int) -> list[str]:
     """The models that some pod serves."""
     with httpx.Client(base_url=cluster.URL, timeout=30) as fresh:
@@ -242,7 +282,7 @@ def test_back_to_the_plain_service(before, figure):
         run = cluster.play("site.yml")
         assert run.code == 0, run.output
     assert traffic.failures == []
-    cluster.kubectl("delete", "job", BENCHMARK, "-n", cluster.NAMESPACE, "--ignore-not-found")
+    cluster.kubectl("delete", f"job/{BENCHMARK}", f"secret/{KEYS}", "-n", cluster.NAMESPACE, "--ignore-not-found")
     backing.remove()
     after = {name: spec for name, spec in cluster.specs().items() if not name.startswith("Secret ")}
     assert after == {name: spec for name, spec in before.items() if not name.startswith("Secret ")}

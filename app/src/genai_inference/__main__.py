@@ -21,7 +21,7 @@ SWITCH_SECONDS = 0.0005
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns the exit code: 2 bad settings, 3 bad or no model package, 4 model not good enough,
-    5 to 7 a benchmark that is not finished.
+    5 to 7 a benchmark that is not finished, 8 a device that does not compute any more.
     """
     # Until the command has handlers of its own. The first process of a container has no default ones.
     unfinished = 5 if "benchmark" in (argv or sys.argv) else 0
@@ -85,6 +85,7 @@ def _compute(command: str | None) -> int:
     from .cpus import usable_cpus
     from .model import ModelError
     from .settings import SettingsError, read_settings
+    from .watchdog import DeviceLost
 
     try:
         settings = read_settings()
@@ -101,7 +102,7 @@ def _compute(command: str | None) -> int:
         if command == "benchmark":
             return benchmark.command(settings, make_engine)
         work(settings, make_engine, all_devices) if command == "worker" else serve(settings, make_engine)
-    except (SettingsError, ModelError) as error:
+    except (SettingsError, ModelError, DeviceLost) as error:
         print(f"genai-inference: {error}", file=sys.stderr)
         return error.exit_code
     return 0

@@ -42,7 +42,12 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
             Middleware(
                 LimitRate, per_second=settings.rate_per_second, burst=settings.rate_burst, metrics=service.metrics
             ),
-            Middleware(LimitBody, limit=settings.max_body_bytes, seconds=settings.receive_seconds),
+            Middleware(
+                LimitBody,
+                limit=settings.max_body_bytes,
+                seconds=settings.receive_seconds,
+                in_flight=service.in_flight,
+            ),
         ],
     )
     app.state.service = service

@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from . import tracing
 from .engine import Batch, Probabilities
+from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,13 @@ class DeadlineExceeded(Exception):
 
 class Abandoned(Exception):
     """Nobody waits for the answer any more."""
+
+
+class NotFinite(Exception):
+    """The model's answer holds NaN or infinity: a float16 overflows where the same model in float32 does not."""
+
+    def __init__(self) -> None:
+        super().__init__("The model's answer to this input is not made of finite numbers.")
 
 
 class Observer(Protocol):
@@ -66,6 +75,7 @@ class Forward:
     result: Probabilities | Exception
     started: float
     seconds: float
+    finite: bool = True  # whether all numbers of the result are
 
 
 def take(queue: deque[Work], limit: int, now: float) -> tuple[list[Work], int]:
@@ -95,6 +105,7 @@ class Device:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lock = threading.Condition()
+        self.watchdog = Watchdog(name)
         self._turns: deque[Batcher] = deque()
         self._open = True
         threading.Thread(target=self._run, name=f"inference-{name}", daemon=True).start()
@@ -113,16 +124,17 @@ class Device:
     def _run(self) -> None:
         while self._open:
             with self.lock:
-                while self._open and not self._turns:
-                    self.lock.wait()
+                if self._open and not self._turns:
+                    self.lock.wait(self.watchdog.idle_seconds)
                 if not self._open:
                     return
-                batcher = self._turns.popleft()
-                works = batcher.take()
-                if batcher.has_full_batch():
+                batcher = self._turns.popleft() if self._turns else None
+                works = batcher.take() if batcher else []
+                if batcher and batcher.has_full_batch():
                     self._turns.append(batcher)
-            if works:
+            if batcher and works:
                 batcher.compute(works)
+            self.watchdog.try_again()
             del batcher, works  # a model that was switched off must not live on in an idle thread
 
 
@@ -193,15 +205,21 @@ class Batcher:
     def compute(self, works: list[Work]) -> None:
         """Runs one batch in the calling thread, and hands the answers to the event loop."""
         started = time.monotonic()
-        result: Probabilities | Exception
-        try:
-            result = self._predict(np.concatenate([work.inputs for work in works]))
-        except Exception as error:
-            result = error
+        results: list[Probabilities] = []
+
+        def predict() -> None:
+            results.append(self._predict(np.concatenate([work.inputs for work in works])))
+
+        trial = partial(self._predict, np.zeros_like(works[0].inputs[:1]))
+        error = self._device.watchdog.run(predict, trial)
+        result = error or results[0]
+        finite = isinstance(result, Exception) or bool(np.isfinite(result).all())
         seconds = time.monotonic() - started
         self._items_per_second = sum(len(work.inputs) for work in works) / max(seconds, 1e-9)
         try:
-            works[0].answer.get_loop().call_soon_threadsafe(self._deliver, Forward(works, result, started, seconds))
+            works[0].answer.get_loop().call_soon_threadsafe(
+                self._deliver, Forward(works, result, started, seconds, finite)
+            )
         except RuntimeError:  # the loop is closed: nobody is left to be answered
             log.debug("an answer came after the end")
 
@@ -218,6 +236,8 @@ class Batcher:
                 pass  # given up while it was computed
             elif isinstance(forward.result, Exception):
                 work.answer.set_exception(forward.result)
+            elif not forward.finite and not np.isfinite(forward.result[at:end]).all():
+                work.answer.set_exception(NotFinite())
             else:
                 work.answer.set_result(forward.result[at:end])
             at = end

@@ -30,10 +30,14 @@ def media_type(content_type: str, encoding: str) -> str:
     return found
 
 
-def to_batch(spec: InputSpec, kind: str, body: bytes, most_items: int, most_pixels: int) -> Batch:
-    """Instances (n, *shape), at most `most_items`; HTTPException or InputError says what is wrong with the body."""
+def to_batch(
+    spec: InputSpec, kind: str, body: bytes, most_items: int, most_pixels: int, room: int | None = None
+) -> Batch:
+    """Instances (n, *shape), at most `most_items`; HTTPException or InputError says what is wrong with the body.
+    `room`: see codec.from_image.
+    """
     if kind in IMAGES:
-        return codec.from_image(spec, body, kind, most_pixels)
+        return codec.from_image(spec, body, kind, most_pixels, room)
     if kind in TENSORS:
         batch = codec.from_tensor(spec, TENSORS[kind](body))
         _check_count("tensor", len(batch), most_items)

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic_core
@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 from .engine import Batch, Probabilities
 from .model import InputSpec, ModelCard
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Pixels = Sequence[Any]
 RAW_TYPES = ("uint8", "float16", "float32", "float64")
 IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+QUARTER_TURNS = (5, 6, 7, 8)  # the EXIF orientations in which height and width are exchanged
 
 
 class InputError(ValueError):
     """A body this model cannot take; the message is meant for the caller."""
+
+
+class LargePicture(Exception):
+    """To unpack this picture takes more memory than the caller has room for."""
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -117,10 +125,12 @@ def read_safetensors(body: bytes) -> NDArray[Any]:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) -> Batch:
-    """One instance: the picture in the card's size and colours, black as its minimum and white as its maximum.
+def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int, room: int | None = None) -> Batch:
+    """One instance: the picture as a viewer shows it, in the card's size and colours, black as its minimum and white as
+    its maximum.
 
-    Its size is read from the header and refused before anything is unpacked.
+    Its size is read from the header and refused before anything is unpacked. LargePicture, also before that, if more
+    than `room` pixels would be in memory at once, with 8 bytes each: 4 as sent, and 4 in the model's colours.
     """
     from PIL import Image
 
@@ -131,9 +141,8 @@ def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) 
         with Image.open(io.BytesIO(body), formats=[IMAGE_FORMATS[media_type]]) as image:
             if image.width * image.height > most_pixels:
                 raise InputError(f"image: at most {most_pixels} pixels, got {image.width}x{image.height}")
-            image.draft(None, (width, height))  # JPEG unpacks to half, a quarter or an eighth for next to nothing
-            plain = image.convert("RGB" if channels == [3] else "L").resize((width, height), Image.Resampling.BILINEAR)
-    except InputError:
+            plain = _plain(image, "RGB" if channels == [3] else "L", (width, height), room)
+    except (InputError, LargePicture):
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
         raise InputError(f"image: cannot be read as {media_type}: {type(error).__name__}") from None
@@ -143,6 +152,46 @@ def from_image(spec: InputSpec, body: bytes, media_type: str, most_pixels: int) 
         return values[np.newaxis]
     scaled = spec.minimum + values.astype(np.float32) / np.float32(255) * np.float32(spec.maximum - spec.minimum)
     return scaled[np.newaxis]
+
+
+def _plain(image: "Image.Image", mode: str, size: tuple[int, int], room: int | None) -> "Image.Image":
+    """A picture the way up that its EXIF data say, with 8 bits a channel and without transparency, in this size."""
+    from PIL import Image, ImageOps
+
+    shrinks = image.format == "JPEG" and not image.info.get("progressive")  # that one is in memory as a whole first
+    if not shrinks:
+        _check_room(image, room)  # already to ask for the orientation unpacks a PNG
+    size = size[::-1] if _orientation(image) in QUARTER_TURNS else size
+    image.draft(None, size)  # JPEG unpacks to half, a quarter or an eighth for next to nothing
+    if shrinks:
+        _check_room(image, room)
+    if image.has_transparency_data and _is_transparent(image):
+        raise InputError("image: it has transparent pixels, whose colour nobody knows: send it without transparency")
+    if image.mode.startswith("I"):  # grey with 16 bits, which convert() alone would cut off at 255
+        image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    small = image.convert(mode).resize(size, Image.Resampling.BILINEAR)
+    return ImageOps.exif_transpose(small)
+
+
+def _check_room(image: "Image.Image", room: int | None) -> None:
+    if room is not None and image.width * image.height > room:
+        raise LargePicture
+
+
+def _is_transparent(image: "Image.Image") -> bool:
+    alpha = (image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A")
+    return bool(alpha.getextrema()[0] != 255)
+
+
+def _orientation(image: "Image.Image") -> int:
+    """The EXIF tag Orientation, 1 to 8; 1, upright, where it is missing or cannot be read, as viewers take it."""
+    from PIL import ExifTags
+
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata make Pillow raise nearly anything
+        image.info.pop("exif", None)
+        return 1
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

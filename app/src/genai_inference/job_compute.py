@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import codec
-from .batching import DeadlineExceeded, QueueFull
+from .batching import DeadlineExceeded, NotFinite, QueueFull
 from .engine import Batch, Engine, MakeEngine, Probabilities
 from .job_queue import Claim, Outcome
 from .metrics import Metrics
@@ -140,6 +140,8 @@ async def compute(claim: Claim, models: Mapping[str, Model], wish: Wish, metrics
             answer = await probabilities(used, batch, wish, CHUNK_SECONDS)
     except codec.InputError as error:
         return Outcome("failed", "input", str(error))
+    except NotFinite as error:
+        return Outcome("failed", "result", str(error))
     except Cancelled:
         return Outcome("cancelled")
     except TimeoutError:

@@ -1,8 +1,10 @@
 """Where the process is in its life. The application and the server share one of these."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .model import ModelError
+from .watchdog import DeviceLost, Trouble
 
 
 @dataclass
@@ -10,9 +12,10 @@ class Lifecycle:
     """loading -> ready -> draining, or loading -> failed. Plain assignments, so any thread may make them."""
 
     loaded: bool = False
-    failure: ModelError | None = None
+    failure: ModelError | DeviceLost | None = None
     draining: bool = False
     drained: bool = False  # nothing is left to wait for: only a worker knows that of itself
+    trouble: Callable[[], Trouble | None] = lambda: None  # of a device, now
     # What does not work although requests are answered: {part: reason}.
     degraded: dict[str, str] = field(default_factory=dict)
 
@@ -30,4 +33,7 @@ class Lifecycle:
             return f"failed: {self.failure}"
         if self.draining:
             return "draining"
-        return None if self.loaded else "loading the model"
+        if not self.loaded:
+            return "loading the model"
+        trouble = self.trouble()
+        return trouble.reason if trouble else None

@@ -42,6 +42,11 @@ class Metrics:
             )
         )
         self.in_flight = Gauge("genai_http_requests_in_flight", "Requests being answered", registry=registry)
+        self.in_flight_bytes = Gauge(
+            "genai_in_flight_bytes",
+            "Memory that bodies, and answers nobody has read yet, are counted with",
+            registry=registry,
+        )
         self._predictions = Counter(
             "genai_predictions", "Instances classified", ["model", "label", "model_version"], registry=registry
         )
@@ -70,6 +75,7 @@ class Metrics:
             ["model", "reason"],
             registry=registry,
         )
+        self.device_trouble = Gauge("genai_device_trouble", "1 while a device does not compute", registry=registry)
         self._memory = Gauge(
             "genai_device_memory_bytes", "GPU memory that this process holds", ["device"], registry=registry
         )

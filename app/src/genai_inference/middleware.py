@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import request_id, tracing
 from .api_keys import KeyFile, client_of, presented_in
 from .audit import Audit
+from .in_flight import BYTES_PER_BODY_BYTE, InFlight
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .oidc import Refused, Tokens, looks_like_a_token
@@ -123,14 +124,15 @@ class Authenticate:
 
 
 class LimitBody:
-    """Refuses a body over `limit` bytes, by its declared length or, if it has none, once that many bytes came, and one
-    that takes longer than `seconds` to come.
+    """Refuses a body over `limit` bytes, by its declared length or, if it has none, once that many bytes came, one
+    that takes longer than `seconds` to come, and one for which there is no room beside those of other requests.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float, in_flight: InFlight) -> None:
         self._app = app
         self._limit = limit
         self._seconds = seconds
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,12 +142,12 @@ class LimitBody:
             if int(declared) > self._limit:
                 return await problem(413, self._refusal, {"Connection": "close"})(scope, receive, send)
             if scope.get("complete"):  # see server.bounded; it is not longer than declared, the parser saw to that
-                return await self._app(scope, receive, send)
-        received, complete = 0, False
+                return await self._complete(int(declared), scope, receive, send)
+        received, counted, complete = 0, 0, False
         until = time.monotonic() + self._seconds
 
         async def count() -> Message:
-            nonlocal received, complete
+            nonlocal received, counted, complete
             if complete:  # whoever asks now waits for the client to leave
                 return await receive()
             try:
@@ -158,9 +160,29 @@ class LimitBody:
             received += len(message.get("body", b""))
             if received > self._limit:
                 raise HTTPException(413, self._refusal, {"Connection": "close"})
+            self._take(len(message.get("body", b"")))
+            counted += len(message.get("body", b""))
             return message
 
-        await self._app(scope, count, send)
+        try:
+            await self._app(scope, count, send)
+        finally:
+            self._in_flight.give(counted * BYTES_PER_BODY_BYTE)
+
+    async def _complete(self, size: int, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._take(size)
+        except HTTPException as refused:
+            return await problem(refused.status_code, refused.detail, refused.headers)(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_flight.give(size * BYTES_PER_BODY_BYTE)
+
+    def _take(self, size: int) -> None:
+        if not self._in_flight.take(size * BYTES_PER_BODY_BYTE):
+            detail = "The bodies of other requests take all the memory there is for them; try again in 1 s."
+            raise HTTPException(429, detail, {"Retry-After": "1", "Connection": "close"})
 
     @property
     def _refusal(self) -> str:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from . import request_id
-from .batching import Abandoned, DeadlineExceeded, QueueFull
+from .batching import Abandoned, DeadlineExceeded, NotFinite, QueueFull
 from .codec import InputError
 from .schemas import FORMS, Problem
 
@@ -45,6 +45,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(QueueFull, _queue_full)
     app.add_exception_handler(DeadlineExceeded, _too_late)
     app.add_exception_handler(Abandoned, _abandoned)
+    app.add_exception_handler(NotFinite, _not_finite)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -68,6 +69,10 @@ async def _queue_full(_: Request, error: Exception) -> Response:
 
 async def _too_late(_: Request, __: Exception) -> Response:
     return problem(504, "The answer was not ready within the time this request may take.")
+
+
+async def _not_finite(_: Request, error: Exception) -> Response:
+    return problem(500, str(error))
 
 
 async def _abandoned(_: Request, __: Exception) -> Response:

@@ -18,6 +18,7 @@ from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .model import CARD_FILE, WEIGHTS_FILE, ModelCard, ModelError
 from .settings import ModelConfig
+from .watchdog import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,12 @@ class Registry:
     def models(self) -> Mapping[str, Model]:
         """By name, the default one first; empty until all of the first configuration are loaded."""
         return self._models
+
+    def trouble(self, seconds: float) -> Trouble | None:
+        """Why a device does not compute; None if all do. `seconds`: how long a batch may take."""
+        now = time.monotonic()
+        found = (device.watchdog.trouble(now, seconds) for device in list(self._devices.values()))
+        return next(filter(None, found), None)
 
     def start(self) -> None:
         threading.Thread(target=self._follow, name="load", daemon=True).start()

@@ -28,6 +28,7 @@ router = APIRouter()
 plain = APIRouter(route_class=PlainRoute)
 
 T = TypeVar("T")
+PASSED_ON = frozenset({"forwarded", "x-forwarded-for"})  # the marks of a proxy, which its clients cannot take off
 TIMEOUT_HEADER = "x-request-timeout-ms"
 RAW = {"schema": {"type": "string", "format": "binary"}}
 TIMEOUT = {
@@ -174,8 +175,12 @@ async def ready(service: ServiceDep) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(service: ServiceDep) -> Response:
-    """Prometheus' text format."""
+async def metrics(request: Request, service: ServiceDep) -> Response:
+    """Prometheus' text format, for who reaches the pod itself: what comes through an Ingress, a Route or a Gateway is
+    told that there is nothing.
+    """
+    if not PASSED_ON.isdisjoint(request.headers):
+        raise HTTPException(404)
     if service.jobs is not None:
         await service.jobs.measure()
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)

@@ -20,10 +20,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .api import create_app
 from .engine import MakeEngine
+from .in_flight import InFlight
 from .lifecycle import Lifecycle
 from .service import Service
 from .settings import Settings, SettingsError
 from .shedding import Shedding
+from .watchdog import DeviceLost
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ FINISH_SECONDS = 15
 PENDING_BYTES, PIPELINED = 64 * 1024, 100
 
 
-def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
+def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asyncio.Protocol]:
     """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants or
     to read on, sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of
     their answers. uvicorn bounds none of these, and a few such clients would use up all the files or memory that the
@@ -45,12 +47,15 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
     Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
     for `http.disconnect`, would take a task for each request. Once all of its body has come, it also has `complete`.
 
+    What nobody has read yet of an answer counts in `in_flight`.
+
     What `shedding` refuses is answered here: an ASGI application would take a task and two messages for it.
     """
 
     class Bounded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
         _unread: asyncio.TimerHandle | None = None
+        _unread_bytes = 0
         _pending = 0
         _refused = False
 
@@ -141,9 +146,12 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
         def pause_writing(self) -> None:
             super().pause_writing()
             self._unread = self.loop.call_later(seconds, self.transport.abort)
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            in_flight.add(self._unread_bytes)
 
         def resume_writing(self) -> None:
             super().resume_writing()
+            self._read_by_client()
             if self._unread is not None:
                 self._unread.cancel()
 
@@ -151,8 +159,13 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             for timer in (self._timer, self._unread):
                 if timer is not None:
                     timer.cancel()
+            self._read_by_client()
             self._left.set_result(None)
             super().connection_lost(exc)
+
+        def _read_by_client(self) -> None:
+            in_flight.give(self._unread_bytes)
+            self._unread_bytes = 0
 
         def _wait(self) -> None:
             if self._timer is not None:
@@ -167,12 +180,17 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that drains before it stops, and stops by itself if the model cannot be loaded."""
+    """A server that drains before it stops, and stops by itself if the model cannot be loaded, or a device that does
+    not compute is not back after `device_seconds`.
+    """
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_seconds: float, device_seconds: float
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_seconds = drain_seconds
+        self._device_seconds = device_seconds
         self._close_at: float | None = None
         self._frozen = False
 
@@ -189,6 +207,9 @@ class DrainingServer(uvicorn.Server):
             self._frozen = True
         if self._lifecycle.draining and self._close_at is None:
             self._close_at = self._start_draining()
+        trouble = self._lifecycle.trouble()
+        if trouble is not None and time.monotonic() - trouble.since >= self._device_seconds:
+            self._lifecycle.failure = DeviceLost(f"{trouble.reason}, and it did not come back")
         if self._lifecycle.failure is not None or (self._close_at is not None and time.monotonic() >= self._close_at):
             self.should_exit = True
         if self._lifecycle.drained:
@@ -212,7 +233,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http=bounded(settings.receive_seconds, Shedding(service)),
+        http=bounded(settings.receive_seconds, Shedding(service), service.in_flight),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -224,7 +245,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     )
     listener = _listen(settings)
     log.info("listening", extra={"fields": {"port": listener.getsockname()[1]}})
-    DrainingServer(config, service.lifecycle, settings.drain_seconds).run(sockets=[listener])
+    DrainingServer(config, service.lifecycle, settings.drain_seconds, settings.device_seconds).run(sockets=[listener])
     if service.lifecycle.failure is not None:
         raise service.lifecycle.failure
 

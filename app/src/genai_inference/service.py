@@ -1,6 +1,5 @@
 """What the routes share: the service of one application, how a route gets at it, and what refusals look like."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any
@@ -12,7 +11,9 @@ from . import bodies, problems, tracing
 from .audit import Audit
 from .benchmark_reader import Benchmarks
 from .cache import Cache
+from .cpus import usable_cpus
 from .engine import Batch, MakeEngine
+from .in_flight import InFlight
 from .jobs import Jobs
 from .lifecycle import Lifecycle
 from .metrics import Metrics
@@ -21,8 +22,8 @@ from .registry import Model, Registry
 from .schemas import Problem
 from .settings import ModelConfig, Settings, read_models
 from .stores import Postgres, Redis
+from .unpacking import TooMany, Unpacking
 
-MOST_DECODING = 16
 # The paths of predictions: the default model's, and MODELS + name + VERB.
 PREDICT, MODELS, VERB = "/v1/predict", "/v1/models/", ":predict"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -51,9 +52,13 @@ class Service:
         self.settings = settings
         self.lifecycle = Lifecycle()
         self.metrics = Metrics()
+        self.in_flight = InFlight(settings.in_flight_bytes)
+        self.metrics.in_flight_bytes.set_function(lambda: self.in_flight.used)
         self.registry = Registry(
             partial(read, settings), make_engine, self.lifecycle, self.metrics, settings.reload_seconds
         )
+        self.lifecycle.trouble = partial(self.registry.trouble, settings.device_seconds)
+        self.metrics.device_trouble.set_function(lambda: self.lifecycle.trouble() is not None)
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
         self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
@@ -63,7 +68,7 @@ class Service:
         self.audit = Audit(self.postgres, self.lifecycle, self.metrics) if settings.audit and self.postgres else None
         self.traces = tracing.traces()
         self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
-        self._images = 0
+        self._unpacking = Unpacking(usable_cpus())
 
     async def start(self) -> None:
         self.registry.start()
@@ -74,6 +79,7 @@ class Service:
 
     async def close(self) -> None:
         self.registry.close()
+        self._unpacking.close()
         await self.cache.close()
         if self.audit is not None:
             await self.audit.close()
@@ -107,13 +113,12 @@ class Service:
         arguments = (model.card.input, kind, body, model.config.max_batch_size, self.settings.max_image_pixels)
         if kind not in bodies.IMAGES:
             return bodies.to_batch(*arguments)
-        if self._images >= MOST_DECODING:
-            raise HTTPException(429, "Too many images are being unpacked; try again in 1 s.", {"Retry-After": "1"})
-        self._images += 1
         try:
-            return await asyncio.to_thread(bodies.to_batch, *arguments)
-        finally:
-            self._images -= 1
+            return await self._unpacking.run(partial(bodies.to_batch, *arguments))
+        except TooMany:
+            raise HTTPException(
+                429, "Too many images are being unpacked; try again in 1 s.", {"Retry-After": "1"}
+            ) from None
 
 
 def service_of(request: Request) -> Service:

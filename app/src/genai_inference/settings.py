@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .in_flight import BYTES_PER_BODY_BYTE
 from .model import ModelError, Word
 
 PREFIX = "GENAI_"
@@ -50,6 +51,14 @@ def _outlives_heartbeats(seconds: float, others: ValidationInfo) -> float:
     if seconds < least:
         raise ValueError(f"at least three heartbeats ({least:g}) expected")
     return seconds
+
+
+def _holds_a_body(size: int, others: ValidationInfo) -> int:
+    """A body for which there is never room would be refused for ever."""
+    least = BYTES_PER_BODY_BYTE * others.data.get("max_body_bytes", 0)
+    if size < least:
+        raise ValueError(f"at least {BYTES_PER_BODY_BYTE} times GENAI_MAX_BODY_BYTES ({least}) expected")
+    return size
 
 
 def is_safe(url: str) -> bool:
@@ -144,6 +153,7 @@ class Settings(ModelOptions, BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     receive_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
+    in_flight_bytes: Annotated[int, Field(ge=2**16, le=2**36), AfterValidator(_holds_a_body)] = 2**27
     api_keys_file: Path | None = None
     # They may hold a password, so they are never shown.
     redis_url: Annotated[SecretStr, AfterValidator(_url("redis", "rediss", "unix"))] | None = None
@@ -172,6 +182,7 @@ class Settings(ModelOptions, BaseSettings):
     oidc_scope: Annotated[
         Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,200}$")] | None, AfterValidator(_needs("oidc_issuer"))
     ] = None
+    device_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 8.0
     fetch_seconds: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 600.0
     torch_threads: Annotated[int, Field(ge=1, le=256)] | None = None

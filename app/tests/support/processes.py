@@ -41,6 +41,11 @@ class Server:
         """The bytes of its process that are in memory."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
 
+    def most_resident(self) -> int:
+        """The most bytes of its process that ever were in memory at once."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
     def becomes(self, path: str, status: int) -> None:
         eventually(lambda: self.status(path) == status, f"{path} answers {status}")
 

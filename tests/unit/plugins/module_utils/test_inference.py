@@ -184,15 +184,50 @@ def test_models_on_the_nodes_disk_are_asked_for(volume, models, disk):
 
 
 @pytest.mark.parametrize(
-    ("distribution", "volume", "keys"),
+    ("distribution", "volume", "secret", "group"),
     [
-        ("kubernetes", {}, {"runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile"}),
-        ("kubernetes", {"claim": "models"}, {"runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile", "fsGroup", "fsGroupChangePolicy"}),
-        ("openshift", {"claim": "models"}, {"runAsNonRoot", "seccompProfile"}),
+        ("kubernetes", {}, {}, None),
+        ("kubernetes", {"claim": "models"}, {}, 10001),
+        ("kubernetes", {}, {"name": "clients"}, 10001),  # the kubelet makes a Secret's files readable for root and this group
+        ("openshift", {"claim": "models"}, {"name": "clients"}, None),  # which gives every pod a group of its own
     ],
 )
-def test_who_may_write_the_volume(distribution, volume, keys):
-    assert set(parts(distribution, models=[MODEL], model_volume=volume)["pod_security"]) == keys
+def test_the_pods_user_may_write_the_claim_and_read_the_keys(distribution, volume, secret, group):
+    made = parts(distribution, models=[MODEL], model_volume=volume, api_keys_secret=secret)
+    assert made["pod_security"].get("fsGroup") == group
+    assert set(made["pod_security"]) - {"fsGroup", "fsGroupChangePolicy"} == (
+        {"runAsNonRoot", "seccompProfile"} | ({"runAsUser", "runAsGroup"} if distribution == "kubernetes" else set())
+    )
+
+
+def test_authorities_are_trusted_by_every_container():
+    made = parts(models=MODELS, s3=S3, ca={"config_map": "corporate", "key": "bundle.pem"})
+    variables = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), "/etc/genai/ca/bundle.pem")
+    assert made["settings"].items() >= variables.items()
+    assert {"name": "ca", "configMap": {"name": "corporate"}} in made["volumes"]
+    mount = {"name": "ca", "mountPath": "/etc/genai/ca", "readOnly": True}
+    assert mount in made["mounts"]
+    for fetcher in made["deployments"][0]["fetchers"]:
+        assert mount in fetcher["volumeMounts"] and {each["name"]: each.get("value") for each in fetcher["env"]}.items() >= variables.items()
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("limits", "memory", "said"),
+    [
+        ({}, "792Mi", None),
+        ({}, "791Mi", "inference_app_resources.limits.memory: 791Mi is less than what requests may make of a pod, 792Mi without models; give more, or less"),
+        ({"image_pixels": 2**26}, "1Gi", "inference_app_resources.limits.memory: 1Gi is less than what requests may make of a pod, 1176Mi"),
+        ({"body_bytes": 64 * MIB, "in_flight_bytes": 192 * MIB}, "2Gi", "inference_app_resources.limits.memory: 2Gi is less"),
+        ({"body_bytes": 43 * MIB}, "4Gi", "inference_app_limits.in_flight_bytes: 134217728 is less than three bodies of 45088768 bytes"),
+        ({"image_pixels": 2**28}, None, None),
+    ],
+)
+def test_memory_has_room_for_what_requests_may_take(limits, memory, said):
+    found = parts(limits=limits, resources={"limits": {"memory": memory} if memory else {}})["finding"]
+    assert found is None if said is None else said in found
 
 
 # --- workloads -------------------------------------------------------------------------------------------------------
