@@ -11,7 +11,7 @@ from . import codec
 from .engine import Batch
 from .model import InputSpec
 from .problems import invalid
-from .schemas import PredictRequest
+from .schemas import BOM, PredictRequest
 
 NPY = "application/x-npy"
 SAFETENSORS = "application/x-safetensors"
@@ -39,7 +39,7 @@ def to_batch(spec: InputSpec, kind: str, body: bytes, most_items: int, most_pixe
         _check_count("tensor", len(batch), most_items)
         return batch
     try:
-        instances = PredictRequest.model_validate_json(body).instances
+        instances = PredictRequest.model_validate_json(body.removeprefix(BOM)).instances
     except ValidationError as error:
         raise invalid(error.errors()[0]) from None
     _check_count("instances", len(instances), most_items)

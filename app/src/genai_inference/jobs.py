@@ -16,7 +16,7 @@ from . import codec, job_scripts, problems
 from .engine import Batch
 from .job_metrics import JobMetrics
 from .model import WORD, ModelCard
-from .schemas import PredictRequest
+from .schemas import BOM, PredictRequest
 from .settings import Settings
 from .stores import Away, Redis
 
@@ -92,7 +92,7 @@ def idempotency_key(client: str, key: str) -> str:
 def parse(body: bytes) -> JobRequest:
     """The request in a body; HTTPException names what does not fit."""
     try:
-        return JobRequest.model_validate_json(body)
+        return JobRequest.model_validate_json(body.removeprefix(BOM))
     except ValidationError as error:
         raise problems.invalid(error.errors()[0]) from None
 

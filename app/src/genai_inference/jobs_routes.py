@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from . import bodies, jobs, request_id
 from .schemas import JobDocument, PredictResponse
-from .service import PROBLEMS, PlainRoute, Service, service_of
+from .service import PROBLEMS, PlainRoute, Service, readable, service_of
 from .stores import RETRY_SECONDS, Away
 
 FULL_SECONDS = 10  # a worker needs that long for some jobs; nobody knows how long these take
@@ -77,13 +77,13 @@ async def submit(request: Request) -> Response:
     return await _answer(request, job, 202 if created else 200)
 
 
-@router.get("/v1/jobs/{job}", responses={200: {"model": JobDocument}, **_refusals(401, 404, 503)})
+@readable(router, "/v1/jobs/{job}", responses={200: {"model": JobDocument}, **_refusals(401, 404, 503)})
 async def job(request: Request) -> Response:
     """How a job is getting on, with its result once it has succeeded."""
     return await _answer(request, request.path_params["job"], 200)
 
 
-@router.get("/v1/jobs/{job}/result", responses={200: {"model": PredictResponse}, **_refusals(401, 404, 503)})
+@readable(router, "/v1/jobs/{job}/result", responses={200: {"model": PredictResponse}, **_refusals(401, 404, 503)})
 async def result(request: Request) -> Response:
     """The predictions of a job that has succeeded; 404 until then."""
     found = await _found(request, request.path_params["job"])

@@ -22,7 +22,7 @@ from .schemas import (
     Status,
     VersionResponse,
 )
-from .service import MODELS, NAME, PREDICT, PROBLEMS, VERB, PlainRoute, Service, ServiceDep, service_of
+from .service import MODELS, NAME, PREDICT, PROBLEMS, VERB, PlainRoute, Service, ServiceDep, readable, service_of
 
 router = APIRouter()
 plain = APIRouter(route_class=PlainRoute)
@@ -110,7 +110,7 @@ async def _unless_abandoned(answer: "asyncio.Future[T]", client_left: "asyncio.F
         client_left.remove_done_callback(give_up)
 
 
-@router.get("/v1/models")
+@readable(router, "/v1/models")
 async def models(service: ServiceDep) -> Catalog:
     """What is served."""
     known = await service.benchmarks.newest(service.registry.models.values())
@@ -123,7 +123,7 @@ async def models(service: ServiceDep) -> Catalog:
     )
 
 
-@router.get("/v1/models/{name}", responses={404: {"model": Problem}, 503: {"model": Problem}})
+@readable(router, "/v1/models/{name}", responses={404: {"model": Problem}, 503: {"model": Problem}})
 async def model(name: str, service: ServiceDep) -> ModelDetail:
     """One model, with its labels."""
     found = service.model(name)
@@ -158,13 +158,13 @@ def _entry(model: Model, service: Service) -> dict[str, Any]:
     }
 
 
-@plain.get("/health", responses={200: {"model": Status}})
+@readable(plain, "/health", responses={200: {"model": Status}})
 async def health(_: Request) -> Response:
     """The process is alive; says nothing about the model."""
     return Response(b'{"status":"ok","reason":null}', media_type="application/json")
 
 
-@router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
+@readable(router, "/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
 async def ready(service: ServiceDep) -> JSONResponse:
     """200 when work may be sent here; 503 with the reason while loading, draining or broken."""
     reason = service.lifecycle.unready
@@ -173,7 +173,7 @@ async def ready(service: ServiceDep) -> JSONResponse:
     return JSONResponse(status.model_dump(exclude_none=True), status_code=503 if reason else 200)
 
 
-@router.get("/metrics", response_class=Response)
+@readable(router, "/metrics", response_class=Response)
 async def metrics(service: ServiceDep) -> Response:
     """Prometheus' text format."""
     if service.jobs is not None:
@@ -181,7 +181,7 @@ async def metrics(service: ServiceDep) -> Response:
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 
-@router.get("/version")
+@readable(router, "/version")
 async def version(service: ServiceDep) -> VersionResponse:
     """What is running: the application, its title from the configuration, the default model and what computes it."""
     model = next(iter(service.registry.models.values()), None)
