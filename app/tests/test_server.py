@@ -19,6 +19,7 @@ from genai_inference.server import _listen
 from genai_inference.settings import Settings
 
 ONE = {"instances": [digit(7)]}
+ONE_MORE = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @dataclass
@@ -209,6 +210,35 @@ def test_protocols_offered_ahead_change_nothing(server: Server) -> None:
     offer = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     answer = server.says(offer * 50 + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 51
+
+
+def test_what_follows_the_last_request_is_ignored(server: Server) -> None:
+    """With another protocol offered as without: a stray request behind `Connection: close` costs nobody an answer."""
+    for offer in ("", "Upgrade: h2c\r\n"):
+        names = "Upgrade, close" if offer else "close"
+        last = f"GET /health HTTP/1.1\r\nHost: x\r\nConnection: {names}\r\n{offer}\r\n"
+        answer = server.says(last + "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"]
+        assert answer.endswith(b'{"status":"ok","reason":null}')
+
+
+BROKEN = {
+    "no HTTP": "HELLO\r\n\r\n",
+    "a proxy's method": "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a bad chunk": PREDICT + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a bad chunk behind a good one": PREDICT + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n",
+    "fields without end": PREDICT + "X: a\r\n" * 20_000,
+}
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_what_was_asked_before_is_answered_before_a_refusal(server: Server, broken: str, ahead: int) -> None:
+    body = json.dumps({"instances": [digit(3)]})
+    answer = server.says(f"{PREDICT}Content-Length: {len(body)}\r\n\r\n{body}" * ahead + broken + ONE_MORE)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * ahead + [b"400"]
+    assert answer.count(b'"label":3') == ahead
+    assert server.counted_5xx() == server.errors() == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
