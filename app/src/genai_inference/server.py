@@ -53,6 +53,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
         _unread: asyncio.TimerHandle | None = None
         _pending = 0
         _refused = False
+        _rejection: str | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -61,7 +62,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
-            while data and not self.transport.is_closing():
+            while data and self._rejection is None and not self.transport.is_closing():
                 data = self._read(data)
                 if len(self.pipeline) > PIPELINED:
                     self.transport.abort()  # to close would wait until all answers are read
@@ -74,22 +75,37 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             except httptools.HttpParserUpgrade as upgrade:
                 return self._without_offer(data[upgrade.args[0] :])
             except httptools.HttpParserError:
-                self.send_400_response("This is no HTTP/1.1.")
+                self._reject("This is no HTTP/1.1.")
             else:
                 if self._pending > PENDING_BYTES:
-                    self.send_400_response(f"Header fields may have {PENDING_BYTES} bytes.")
+                    self._reject(f"Header fields may have {PENDING_BYTES} bytes.")
             return b""
+
+        def _reject(self, detail: str) -> None:
+            """Answers 400 and ends the connection, once what was asked before is answered. (uvicorn does not wait: a
+            good request that comes in one segment with a bad one gets no answer.)
+            """
+            waiting = self.cycle is not None and not self.cycle.response_complete
+            if waiting and self.cycle.more_body:  # it is the body of this one, the latest, that is wrong
+                waiting = bool(self.pipeline)
+                if waiting:
+                    self.pipeline.popleft()
+            if waiting:
+                self._rejection = detail
+            else:
+                self.send_400_response(detail)
 
         def _without_offer(self, rest: bytes) -> bytes:
             """Another protocol was offered, as Java's client and `curl --http2` do: the request is to be read again
             without that. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
             """
             if self.parser.get_method() == b"CONNECT":
-                self.send_400_response("This is no proxy.")
+                self._reject("This is no proxy.")
                 return b""
             lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
             lines += [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
             return b"\r\n".join([*lines, b"", rest])
 
         def on_message_begin(self) -> None:
@@ -135,6 +151,8 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
                     self.flow.resume_reading()  # paused by a large body; else nobody would see the client leave
 
         def on_response_complete(self) -> None:
+            if self._rejection is not None and not self.pipeline and not self.transport.is_closing():
+                self.send_400_response(self._rejection)
             self._wait()
             super().on_response_complete()
 
