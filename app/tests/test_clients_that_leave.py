@@ -28,10 +28,10 @@ HANG_UPS = {
     "half a job in chunks": f"{JOBS}Transfer-Encoding: chunked\r\n\r\n9\r\n[",
     "half a body that nobody reads": "GET /v1/benchmarks HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
     "half a body of 1 MB": f"{PREDICT}Content-Length: 1000000\r\n\r\n{' ' * 400_000}",
-    "half a body of a method that does not exist": "DELETE /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+    "half a body of a method that is not": "DELETE /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
     "a whole request": PREDICT_WHOLE,
     "many": PREDICT_WHOLE * 20,
-    "another protocol, and half a body": f"{PREDICT}Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 9\r\n\r\nabc",
+    "another protocol, half a body": f"{PREDICT}Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 9\r\n\r\nabc",
 }
 
 

@@ -117,11 +117,47 @@ def test_sigterm_while_loading_ends_promptly(start: Start) -> None:
 
 
 def test_nothing_is_left_of_an_idle_connection(start: Start) -> None:
-    server = start(drain_seconds=1)
+    server = start(GENAI_KEEP_ALIVE_SECONDS="0.5")
     server.becomes("/ready", 200)
     answer = server.says("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")  # returns when the server closes
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"connection: close" not in answer
+
+
+def test_an_idle_connection_is_kept_for_longer_than_a_request_may_take_to_come(start: Start) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="0.2")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        for _ in range(3):
+            connection.sendall(ONE_MORE.encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok","reason":null}')
+            time.sleep(1)
+
+
+@pytest.mark.parametrize("begun", ["GET /health HT", "\r\n", PREDICT])
+def test_one_that_begins_another_request_is_not_idle(start: Start, begun: str) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="0.2", GENAI_KEEP_ALIVE_SECONDS="300")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        connection.sendall(ONE_MORE.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(begun.encode())
+        assert b"HTTP/1.1" not in b"".join(iter(lambda: connection.recv(4096), b""))  # up to the end of the connection
+
+
+def test_idle_connections_end_early_in_a_drain(start: Start) -> None:
+    server = start(GENAI_KEEP_ALIVE_SECONDS="300")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        connection.sendall(ONE_MORE.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert b"ok" in answer.read()
+        server.terminate()
+        assert connection.recv(1) == b""
+    assert (server.status("/ready"), server.status("/health")) == (503, 200)
 
 
 @pytest.fixture(scope="module")

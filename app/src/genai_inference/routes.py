@@ -1,6 +1,7 @@
 """Predictions, the catalog, and what probes, scrapers and people ask of a process."""
 
 import asyncio
+import time
 from functools import partial
 from typing import Any, TypeVar
 
@@ -68,21 +69,40 @@ async def predict(request: Request) -> Response:
     kind = bodies.media_type(headers.get("content-type", ""), headers.get("content-encoding", "identity"))
     model = service.model(request.path_params.get("name"))
     request.scope["model"] = model.card  # for the audit log and the trace
-    seconds = _seconds(headers.get(TIMEOUT_HEADER), model.config.deadline_seconds)
+    until = _until(request, model.config.deadline_seconds)
     client_left = request.scope.get("client_left")  # see server.bounded
-    body = await request.body()
+    body = await _body(request, until)
     if model.config.cache_ttl_seconds:
-        asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), seconds)
+        asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), until)
         found = await cached.predict(service, model, asked, partial(_unless_abandoned, client_left=client_left))
         request.scope.update(instances=len(found.answer.labels), cache=found.result)
         return cached.response(found)
     model.batcher.check_room()
     batch = await service.decode(model, kind, body)
     request.scope["instances"] = len(batch)
-    probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), client_left)
+    answer = model.batcher.submit(batch, until - time.monotonic())
+    probabilities = await _unless_abandoned(answer, client_left)
     labels = codec.labels_of(model.card, probabilities)
     service.metrics.predicted(labels, model.card.name, model.card.version)
     return Response(codec.to_json(model.card, probabilities, labels), media_type="application/json")
+
+
+def _until(request: Request, most: float) -> float:
+    """When the time of a request is over, by time.monotonic(): it begins once its head is there."""
+    arrived: float = request.scope.get("arrived") or time.monotonic()  # see server.bounded
+    return arrived + _seconds(request.headers.get(TIMEOUT_HEADER), most)
+
+
+async def _body(request: Request, until: float) -> bytes:
+    """The whole body; HTTPException if it has not come by then."""
+    if request.scope.get("complete"):
+        return await request.body()
+    try:
+        async with asyncio.timeout(until - time.monotonic()):
+            return await request.body()
+    except TimeoutError:
+        detail = "The body did not come within the time this request may take."
+        raise HTTPException(408, detail, {"Connection": "close"}) from None
 
 
 def _seconds(header: str | None, most: float) -> float:

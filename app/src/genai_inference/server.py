@@ -37,13 +37,14 @@ PENDING_BYTES, PIPELINED = 64 * 1024, 100
 
 
 def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants or
-    to read on, sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of
+    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` for the head of a request
+    or to read on, sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of
     their answers. uvicorn bounds none of these, and a few such clients would use up all the files or memory that the
     process may have.
 
     Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
-    for `http.disconnect`, would take a task for each request. Once all of its body has come, it also has `complete`.
+    for `http.disconnect`, would take a task for each request. It has `arrived`, the time.monotonic() at which its head
+    was complete, and once all of its body has come, `complete`.
 
     What `shedding` refuses is answered here: an ASGI application would take a task and two messages for it.
     """
@@ -54,6 +55,13 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
         _pending = 0
         _refused = False
         _rejection: str | None = None
+
+        def keep_idle(self, seconds: float) -> None:
+            """From now on, the connection may be idle for this time, not for that of uvicorn's configuration."""
+            self.timeout_keep_alive = seconds  # type: ignore[assignment]  # handed to call_later as it is
+            if self.timeout_keep_alive_task is not None:
+                self.timeout_keep_alive_task.cancel()
+                self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -66,6 +74,9 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
                 data = self._read(data)
                 if len(self.pipeline) > PIPELINED:
                     self.transport.abort()  # to close would wait until all answers are read
+            # What has begun to come has to be a head soon. An idle connection has a limit of its own.
+            if self._timer is None and self.timeout_keep_alive_task is None and self._is_free():
+                self._wait()
 
         def _read(self, data: bytes) -> bytes:
             """Parses `data`; what it returns is to be parsed next."""
@@ -85,7 +96,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             """Answers 400 and ends the connection, once what was asked before is answered. (uvicorn does not wait: a
             good request that comes in one segment with a bad one gets no answer.)
             """
-            waiting = self.cycle is not None and not self.cycle.response_complete
+            waiting = not self._is_free()
             if waiting and self.cycle.more_body:  # it is the body of this one, the latest, that is wrong
                 waiting = bool(self.pipeline)
                 if waiting:
@@ -114,6 +125,10 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             self._pending = 0
+            self.scope["arrived"] = time.monotonic()  # type: ignore[typeddict-unknown-key]
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             if not self.parser.should_upgrade() and not self._refuse():
                 super().on_headers_complete()
 
@@ -121,7 +136,7 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             """Answers at once, where uvicorn is not needed: it is this request's turn, its client reads what it gets,
             and the connection stays.
             """
-            turn = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+            turn = self._is_free() and not self.flow.write_paused
             plain = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
             if not turn or not plain or self.expect_100_continue:
                 return False
@@ -153,7 +168,6 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
         def on_response_complete(self) -> None:
             if self._rejection is not None and not self.pipeline and not self.transport.is_closing():
                 self.send_400_response(self._rejection)
-            self._wait()
             super().on_response_complete()
 
         def pause_writing(self) -> None:
@@ -173,13 +187,16 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def _wait(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
             self._timer = self.loop.call_later(seconds, self._give_up)
 
         def _give_up(self) -> None:
-            if self.cycle is None or self.cycle.response_complete:
+            self._timer = None
+            if self._is_free():
                 self.transport.close()
+
+        def _is_free(self) -> bool:
+            """Whether no answer is owed."""
+            return self.cycle is None or self.cycle.response_complete
 
     return Bounded
 
@@ -187,10 +204,12 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 class DrainingServer(uvicorn.Server):
     """A server that drains before it stops, and stops by itself if the model cannot be loaded."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_seconds: float, idle_seconds: float) -> None:
+        """While draining for `drain_seconds`, connections are closed that are idle for `idle_seconds`."""
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_seconds = drain_seconds
+        self._idle_seconds = idle_seconds
         self._close_at: float | None = None
         self._frozen = False
 
@@ -217,6 +236,10 @@ class DrainingServer(uvicorn.Server):
         # Nobody was ever told to send requests to a process that has not been ready: that one need not wait.
         wait = self._drain_seconds if self._lifecycle.loaded else 0.0
         log.info("draining", extra={"fields": {"seconds": wait}})
+        # Not at once: a client that is not told to leave with an answer may be sending a request just now.
+        self.config.timeout_keep_alive = self._idle_seconds  # type: ignore[assignment]  # of connections to come
+        for connection in self.server_state.connections:
+            connection.keep_idle(self._idle_seconds)  # type: ignore[union-attr]  # see bounded
         return time.monotonic() + wait
 
 
@@ -242,7 +265,8 @@ def run(app: FastAPI, settings: Settings) -> None:
     )
     listener = _listen(settings)
     log.info("listening", extra={"fields": {"port": listener.getsockname()[1]}})
-    DrainingServer(config, service.lifecycle, settings.drain_seconds).run(sockets=[listener])
+    server = DrainingServer(config, service.lifecycle, settings.drain_seconds, settings.drain_idle_seconds)
+    server.run(sockets=[listener])
     if service.lifecycle.failure is not None:
         raise service.lifecycle.failure
 
