@@ -62,7 +62,8 @@ async def submit(request: Request) -> Response:
     key = _key(request.headers.get(KEY_HEADER))
     if bodies.media_type(request.headers.get("content-type", ""), "identity") != "application/json":
         raise HTTPException(415, "Content-Type must be application/json.")
-    asked = await asyncio.to_thread(jobs.parse, await request.body())
+    cards = [model.card for model in service_of(request).registry.models.values()]
+    asked = await asyncio.to_thread(jobs.parse, await request.body(), cards)
     model = service_of(request).model(asked.model)
     new = await asyncio.to_thread(jobs.prepare, asked, model.card)  # beside the loop, which answers predictions
     try:
