@@ -39,7 +39,7 @@ async def predict(service: Service, model: Model, asked: Asked, wait: Wait) -> F
     """The answer, and how it was come by. `wait` ends early if the client has gone."""
     found = await _found(service, model, asked, wait)
     service.metrics.cached(model.card.name, found.result)
-    service.metrics.predicted(found.answer.labels, model.card.name, model.card.version)
+    service.metrics.predicted(model.card, found.answer.labels)
     return found
 
 

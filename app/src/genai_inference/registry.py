@@ -165,7 +165,8 @@ class Registry:
         before, self._models = self._models, models
         for name, old in before.items():
             if models.get(name) is not old:
-                self._metrics.unloaded(name, old.card.version, replaced=name in models)
+                successor = models[name].card.version if name in models else None
+                self._metrics.unloaded(name, old.card.version, successor=successor)
                 log.info("model unloaded", extra={"fields": {"model": name, "version": old.card.version}})
         for name, new in models.items():
             if before.get(name) is not new:

@@ -83,7 +83,7 @@ async def predict(request: Request) -> Response:
     answer = model.batcher.submit(batch, until - time.monotonic())
     probabilities = await _unless_abandoned(answer, client_left)
     labels = codec.labels_of(model.card, probabilities)
-    service.metrics.predicted(labels, model.card.name, model.card.version)
+    service.metrics.predicted(model.card, labels)
     return Response(codec.to_json(model.card, probabilities, labels), media_type="application/json")
 
 
