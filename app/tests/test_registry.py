@@ -1,6 +1,8 @@
 """Models come, change and go by configuration, while requests are answered."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -196,6 +198,24 @@ def test_the_series_of_what_is_gone_go(
     after = client.get("/metrics").text
     assert 'model_version="1"' not in after and count % ("a", 2) in after
     assert '"b"' not in after
+
+
+def test_what_an_old_version_leaves_is_collected(shelf: Shelf, start: Callable[[], TestClient]) -> None:
+    """Even though the server froze what it found in memory with the first one."""
+    shelf.write({"dir": "a/1"})
+    client = start()
+    eventually(lambda: ready(client), "ready")
+    engine = shelf.engines.pop("a/1")
+    engine.itself = engine  # type: ignore[attr-defined]  # only the collector finds what holds itself
+    old = weakref.ref(engine)
+    del engine
+    gc.freeze()  # as server.on_tick does
+    try:
+        shelf.write({"dir": "a/2"})
+        eventually(lambda: served(client) == [("a", "2")], "the new version is there")
+        eventually(lambda: gc.collect() >= 0 and old() is None, "the old one is gone")
+    finally:
+        gc.unfreeze()
 
 
 def test_what_cannot_be_loaded_changes_nothing_and_is_said(shelf: Shelf, start: Callable[[], TestClient]) -> None:

@@ -179,7 +179,7 @@ class Metrics:
             self._utilization.labels(name).set_function(lambda: math.nan if (now := utilization()) is None else now)
 
     def exposition(self) -> bytes:
-        """All series. Those of a version that is gone stay for GONE_SECONDS: every scraper shall see its last counts."""
+        """All series. Those of a version that is gone stay for GONE_SECONDS: each scraper shall see its last counts."""
         text = generate_latest(self._registry)
         served = {(name.partition("@")[0], version) for name, version in self._versions.copy()}  # "@": see Copy
         now = self._clock()

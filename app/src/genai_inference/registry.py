@@ -2,6 +2,7 @@
 place in one assignment: all of it, or, if anything cannot be loaded, nothing.
 """
 
+import gc
 import hashlib
 import logging
 import threading
@@ -163,6 +164,8 @@ class Registry:
 
     def _switch(self, models: dict[str, Model]) -> None:
         before, self._models = self._models, models
+        if before:
+            gc.unfreeze()  # see server.on_tick: an old model that holds itself would stay in memory for good
         for name, old in before.items():
             if models.get(name) is not old:
                 successor = models[name].card.version if name in models else None
