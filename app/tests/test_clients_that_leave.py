@@ -2,14 +2,20 @@
 
 import contextlib
 import json
+import logging
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
+from fastapi import FastAPI
 from processes import PREDICT, Server, Start
-from stub import digit
+from stub import StubEngine, digit
 from waiting import LIMIT_SECONDS, eventually
+
+from genai_inference import server as serving
+from genai_inference.settings import Settings
 
 BODY = json.dumps({"instances": [digit(7)]})
 JOB = json.dumps({"input": {"instances": [digit(7)]}})
@@ -93,3 +99,25 @@ def test_one_that_leaves_while_its_answer_is_sent_is_no_error(server: Server) ->
             reset(connection)
     eventually(lambda: server.in_flight() == 0, "nothing is left of it")
     assert faults(server) == before
+
+
+def test_one_that_never_sends_its_body_is_no_error_when_the_process_ends(
+    app: FastAPI, engine: StubEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "FINISH_SECONDS", 3.5)
+    engine.may_load.set()
+    caplog.set_level(logging.INFO)
+    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0)
+    running = threading.Thread(target=serving.run, args=(app, settings))
+    running.start()
+    service = app.state.service
+    eventually(lambda: service.lifecycle.loaded and bool(caplog.records), "ready")
+    port = next(record.fields["port"] for record in caplog.records if record.message == "listening")
+    with socket.create_connection(("127.0.0.1", port), LIMIT_SECONDS) as connection:
+        connection.sendall(PREDICT_WHOLE[:-9].encode())
+        eventually(lambda: b"in_flight 1.0" in service.metrics.exposition(), "it waits for its body")
+        service.lifecycle.draining = True
+        running.join(LIMIT_SECONDS)
+    assert not running.is_alive()
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert b'route="/v1/predict",status="499"' in service.metrics.exposition()

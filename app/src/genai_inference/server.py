@@ -179,6 +179,17 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
             if self._unread is not None:
                 self._unread.cancel()
 
+        def shutdown(self) -> None:
+            """The process ends. uvicorn finishes what it can, then cancels the rest with a line of error for each: what
+            waits only for its client is to leave before that.
+            """
+            super().shutdown()
+            self.loop.call_later(FINISH_SECONDS - 3, self._end)
+
+        def _end(self) -> None:
+            if self.flow.write_paused or (not self._is_free() and self.cycle.more_body):
+                self.transport.abort()
+
         def connection_lost(self, exc: Exception | None) -> None:
             for timer in (self._timer, self._unread):
                 if timer is not None:
