@@ -123,6 +123,7 @@ def test_all_bad_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("drain", [0.5, 1.0, 8.0, 300.0])
 def test_idle_connections_end_before_the_drain_does(drain: float) -> None:
     assert Settings(drain_seconds=drain).drain_idle_seconds < drain
+    assert Settings(drain_seconds=drain, keep_alive_seconds=0.1).drain_idle_seconds == 0.1
 
 
 def test_an_idle_connection_outlives_that_of_common_proxies() -> None:

@@ -53,14 +53,15 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
         _timer: asyncio.TimerHandle | None = None
         _unread: asyncio.TimerHandle | None = None
         _pending = 0
+        _begun = False
         _refused = False
         _rejection: str | None = None
 
         def keep_idle(self, seconds: float) -> None:
             """From now on, the connection may be idle for this time, not for that of uvicorn's configuration."""
             self.timeout_keep_alive = seconds  # type: ignore[assignment]  # handed to call_later as it is
-            if self.timeout_keep_alive_task is not None:
-                self.timeout_keep_alive_task.cancel()
+            if self._is_free() and not self._begun and self._timer is None:
+                self._unset_keepalive_if_required()
                 self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -74,9 +75,8 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
                 data = self._read(data)
                 if len(self.pipeline) > PIPELINED:
                     self.transport.abort()  # to close would wait until all answers are read
-            # What has begun to come has to be a head soon. An idle connection has a limit of its own.
-            if self._timer is None and self.timeout_keep_alive_task is None and self._is_free():
-                self._wait()
+            if self._is_free() and self._timer is None and self.timeout_keep_alive_task is None:
+                self._wait() if self._begun else self.keep_idle(self.timeout_keep_alive)
 
         def _read(self, data: bytes) -> bytes:
             """Parses `data`; what it returns is to be parsed next."""
@@ -121,14 +121,13 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self._begun = True
             self.scope["client_left"] = self._left  # type: ignore[typeddict-unknown-key]
 
         def on_headers_complete(self) -> None:
             self._pending = 0
             self.scope["arrived"] = time.monotonic()  # type: ignore[typeddict-unknown-key]
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._stop_waiting()
             if not self.parser.should_upgrade() and not self._refuse():
                 super().on_headers_complete()
 
@@ -156,6 +155,8 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
         def on_message_complete(self) -> None:
             self._pending = 0
+            self._begun = False
+            self._stop_waiting()
             if self._refused:
                 self._refused = False
                 self.on_response_complete()
@@ -199,6 +200,11 @@ def bounded(seconds: float, shedding: Shedding) -> type[asyncio.Protocol]:
 
         def _wait(self) -> None:
             self._timer = self.loop.call_later(seconds, self._give_up)
+
+        def _stop_waiting(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
         def _give_up(self) -> None:
             self._timer = None

@@ -184,7 +184,7 @@ class Settings(ModelOptions, BaseSettings):
     @property
     def drain_idle_seconds(self) -> float:
         """While draining, idle connections are closed after this time: well before the listener is."""
-        return min(5.0, self.drain_seconds / 2)
+        return min(5.0, self.drain_seconds / 2, self.keep_alive_seconds)
 
     @property
     def options(self) -> dict[str, Any]:
