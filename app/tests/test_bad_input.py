@@ -3,13 +3,20 @@
 import json
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from checks import check
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as fuzzing
 from hypothesis import strategies as st
-from stub import StubEngine, digit
+from stub import CARD, StubEngine, digit
+
+from genai_inference import jobs
+from genai_inference.bodies import to_batch
+from genai_inference.model import InputSpec
+from genai_inference.schemas import PredictRequest
 
 JSON = {"content-type": "application/json"}
 ONE = json.dumps({"instances": [digit(1)]}).encode()
@@ -28,7 +35,8 @@ BAD = {
     "no body": (b"", 400, "not valid JSON"),
     "not JSON": (b"{", 400, "not valid JSON"),
     "not UTF-8": (b'{"instances": "\xff"}', 400, ""),
-    "nested without end": (b"[" * 60_000, 400, ""),
+    "nested without end": (b"[" * 60_000, 422, "at most 32 instances"),
+    "nested deeply": (b"[" * 1000, 400, "not valid JSON"),
     "a list": (b"[]", 422, ""),
     "null": (b"null", 422, ""),
     "no instances": (b"{}", 422, "instances: Field required"),
@@ -64,6 +72,45 @@ BAD = {
 @pytest.mark.parametrize(("content", "status", "detail"), BAD.values(), ids=BAD)
 def test_bad_body(client: TestClient, content: bytes, status: int, detail: str) -> None:
     check(client.post("/v1/predict", content=content, headers=JSON), status, detail)
+
+
+# Small in bytes, and long to parse: about 200,000 lists, and as many numbers.
+LONG_TO_PARSE = {
+    "tiny lists": b"[1]," * 12_000,
+    "empty lists": b"[]," * 20_000,
+    "numbers": b"1," * 30_000,
+    "lists in lists": b"[[1]]," * 10_000,
+}
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("it is parsed")
+
+
+@pytest.mark.parametrize("unit", LONG_TO_PARSE.values(), ids=LONG_TO_PARSE)
+def test_what_cannot_fit_is_not_parsed(client: TestClient, monkeypatch: pytest.MonkeyPatch, unit: bytes) -> None:
+    """Parsing a megabyte of it stops the event loop for 0.2 s."""
+    monkeypatch.setattr(PredictRequest, "model_validate_json", never)
+    content = b'{"instances": [' + unit[:-1] + b"]}"
+    check(client.post("/v1/predict", content=content, headers=JSON), 422, "at most 32 instances of 8x8 numbers")
+
+
+def test_a_job_that_cannot_fit_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = json.dumps([[0] * 8] * 8, separators=(",", ":"))
+    largest = f'{{"input":{{"instances":[{",".join([rows] * 7000)}]}}}}'.encode()  # a megabyte of the shortest numbers
+    assert len(jobs.parse(largest, [CARD]).input.instances) == 7000
+    monkeypatch.setattr(jobs.JobRequest, "model_validate_json", never)
+    with pytest.raises(HTTPException, match="more lists or numbers than a job of this length can have"):
+        jobs.parse(b'{"input": {"instances": [' + b"[1]," * 200_000 + b"[1]]}}", [CARD])
+
+
+@pytest.mark.parametrize("shape", [[8, 8], [3, 4, 5], [1, 2, 2]], ids=str)
+def test_every_form_of_the_largest_body_is_parsed(shape: list[int]) -> None:
+    spec, most = InputSpec(shape=shape, minimum=0.0, maximum=1.0), 1024
+    image = np.zeros(shape)
+    for form in (image, image.reshape(-1)):
+        content = json.dumps({"instances": [form.tolist()] * most}).encode()
+        assert len(to_batch(spec, "application/json", content, most, 1)) == most
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import pytest
 from checks import check
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from stub import StubEngine, digit
+from stub import CARD, StubEngine, digit
 from waiting import eventually
+
+from genai_inference.metrics import GONE_SECONDS, Metrics
+from genai_inference.model import ModelCard
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -47,6 +50,65 @@ def test_predictions_are_counted_by_label_and_version(client: TestClient) -> Non
         assert (
             moved(before, after, "genai_predictions_total", model="stub", label=label, model_version="9.8.7") == count
         )
+
+
+def card(version: str, labels: int) -> ModelCard:
+    return CARD.model_copy(update={"version": version, "labels": list(range(labels))})
+
+
+def test_labels_are_told_apart_unless_there_are_very_many() -> None:
+    metrics = Metrics()
+    for version, labels in (("few", 100), ("many", 101)):
+        metrics.loaded("stub", version, 1.0, lambda: 0)
+        metrics.predicted(card(version, labels), [1, 1, 99])
+    lines = [line for line in metrics.exposition().decode().splitlines() if line.startswith("genai_predictions_total")]
+    assert lines == [
+        'genai_predictions_total{label="1",model="stub",model_version="few"} 2.0',
+        'genai_predictions_total{label="99",model="stub",model_version="few"} 1.0',
+        'genai_predictions_total{label="",model="stub",model_version="many"} 3.0',
+    ]
+
+
+def test_an_answer_of_a_version_that_is_gone_is_counted_and_leaves_nothing() -> None:
+    now = 0.0
+    metrics = Metrics(lambda: now)
+    metrics.loaded("stub", "1", 1.0, lambda: 0)
+    metrics.unloaded("stub", "1", successor="2")
+    metrics.loaded("stub", "2", 1.0, lambda: 0)
+    for _ in range(2):
+        metrics.predicted(card("1", 10), [3])
+        for _ in range(3):  # one for each of several scrapers
+            assert b'{label="3",model="stub",model_version="1"} 1.0' in metrics.exposition()
+        now += GONE_SECONDS
+        metrics.exposition()
+        assert b'model_version="1"' not in metrics.exposition()
+
+
+def test_a_version_that_comes_back_counts_on() -> None:
+    now = 0.0
+    metrics = Metrics(lambda: now)
+    metrics.loaded("stub", "1", 1.0, lambda: 0)
+    for _ in range(3):
+        metrics.unloaded("stub", "1", successor="2")
+        metrics.predicted(card("1", 10), [3])
+        metrics.exposition()
+        metrics.loaded("stub", "1", 1.0, lambda: 0)
+        metrics.exposition()
+        now += GONE_SECONDS - 1
+    assert b'{label="3",model="stub",model_version="1"} 3.0' in metrics.exposition()
+
+
+def test_copies_of_a_model_on_several_devices_count_under_one_name() -> None:
+    metrics = Metrics()
+    metrics.loaded("stub@cuda:0", "1", 1.0, lambda: 0)
+    metrics.predicted(card("1", 10), [3])
+    for _ in range(3):
+        assert b'{label="3",model="stub",model_version="1"} 1.0' in metrics.exposition()
+
+
+def test_no_series_says_when_another_one_was_created(client: TestClient) -> None:
+    client.post("/v1/predict", json={"instances": [digit(1)]})
+    assert not any(name.endswith("_created") for name, _ in scrape(client))
 
 
 def test_model_and_process(client: TestClient) -> None:

@@ -1,6 +1,8 @@
 """Models come, change and go by configuration, while requests are answered."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -173,6 +175,47 @@ def test_a_model_is_unloaded(shelf: Shelf, start: Callable[[], TestClient]) -> N
     assert client.post("/v1/models/b:predict", json=ONE).status_code == 404
     assert shelf.engines["a/1"] is engine  # what did not change was not loaded again
     assert 'genai_queue_depth{model="b"}' not in client.get("/metrics").text
+
+
+def test_the_series_of_what_is_gone_go(
+    shelf: Shelf, start: Callable[[], TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genai_inference.metrics.GONE_SECONDS", 0.0)
+    shelf.write({"dir": "a/1", "cache_ttl_seconds": 60}, {"dir": "b/1", "cache_ttl_seconds": 60})
+    client = start()
+    eventually(lambda: ready(client), "ready")
+    for name in "ab":
+        assert client.post(f"/v1/models/{name}:predict", json=ONE).status_code == 200
+    shelf.write({"dir": "a/1", "cache_ttl_seconds": 60, "max_batch_size": 4}, {"dir": "b/1", "cache_ttl_seconds": 60})
+    eventually(lambda: client.get("/v1/models/a").json()["max_batch_size"] == 4, "it is served in another way")
+    count = 'genai_predictions_total{label="1",model="%s",model_version="%s"} 1.0'
+    for _ in range(3):
+        assert count % ("a", 1) in client.get("/metrics").text  # of the same version it goes on
+    shelf.write({"dir": "a/2"})
+    eventually(lambda: served(client) == [("a", "2")], "the others are gone")
+    assert client.post("/v1/predict", json=ONE).status_code == 200
+    client.get("/metrics")  # shows the last of their counts
+    after = client.get("/metrics").text
+    assert 'model_version="1"' not in after and count % ("a", 2) in after
+    assert '"b"' not in after
+
+
+def test_what_an_old_version_leaves_is_collected(shelf: Shelf, start: Callable[[], TestClient]) -> None:
+    """Even though the server froze what it found in memory with the first one."""
+    shelf.write({"dir": "a/1"})
+    client = start()
+    eventually(lambda: ready(client), "ready")
+    engine = shelf.engines.pop("a/1")
+    engine.itself = engine  # type: ignore[attr-defined]  # only the collector finds what holds itself
+    old = weakref.ref(engine)
+    del engine
+    gc.freeze()  # as server.on_tick does
+    try:
+        shelf.write({"dir": "a/2"})
+        eventually(lambda: served(client) == [("a", "2")], "the new version is there")
+        eventually(lambda: gc.collect() >= 0 and old() is None, "the old one is gone")
+    finally:
+        gc.unfreeze()
 
 
 def test_what_cannot_be_loaded_changes_nothing_and_is_said(shelf: Shelf, start: Callable[[], TestClient]) -> None:

@@ -19,6 +19,7 @@ from genai_inference.server import _listen
 from genai_inference.settings import Settings
 
 ONE = {"instances": [digit(7)]}
+ONE_MORE = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @dataclass
@@ -116,11 +117,61 @@ def test_sigterm_while_loading_ends_promptly(start: Start) -> None:
 
 
 def test_nothing_is_left_of_an_idle_connection(start: Start) -> None:
-    server = start(drain_seconds=1)
+    server = start(GENAI_KEEP_ALIVE_SECONDS="0.5")
     server.becomes("/ready", 200)
     answer = server.says("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")  # returns when the server closes
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"connection: close" not in answer
+
+
+def test_an_idle_connection_is_kept_for_longer_than_a_request_may_take_to_come(start: Start) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="0.2")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        for _ in range(3):
+            connection.sendall(ONE_MORE.encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok","reason":null}')
+            time.sleep(0.6)
+
+
+def test_one_whose_answer_came_before_its_body_is_idle_after_that(start: Start) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="0.5")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 404 and answer.read()
+        connection.sendall(b"abc")
+        time.sleep(2)
+        connection.sendall(ONE_MORE.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("begun", ["GET /health HT", PREDICT])
+def test_one_that_begins_another_request_is_not_idle(start: Start, begun: str) -> None:
+    server = start(GENAI_RECEIVE_SECONDS="0.2", GENAI_KEEP_ALIVE_SECONDS="300")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        connection.sendall(ONE_MORE.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(begun.encode())
+        assert b"HTTP/1.1" not in b"".join(iter(lambda: connection.recv(4096), b""))  # up to the end of the connection
+
+
+def test_idle_connections_end_early_in_a_drain(start: Start) -> None:
+    server = start(GENAI_KEEP_ALIVE_SECONDS="300")
+    server.becomes("/ready", 200)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT_SECONDS) as connection:
+        connection.sendall(ONE_MORE.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert b"ok" in answer.read()
+        server.terminate()
+        assert connection.recv(1) == b""
+    assert (server.status("/ready"), server.status("/health")) == (503, 200)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +260,34 @@ def test_protocols_offered_ahead_change_nothing(server: Server) -> None:
     offer = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     answer = server.says(offer * 50 + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 51
+
+
+def test_what_follows_the_last_request_is_ignored(server: Server) -> None:
+    """With another protocol offered as without: a stray request behind `Connection: close` costs nobody an answer."""
+    for offer in ("", "Upgrade: h2c\r\n"):
+        names = "Upgrade, close" if offer else "close"
+        last = f"GET /health HTTP/1.1\r\nHost: x\r\nConnection: {names}\r\n{offer}\r\n"
+        answer = server.says(last + "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"]
+        assert answer.endswith(b'{"status":"ok","reason":null}')
+
+
+BROKEN = {
+    "no HTTP": "HELLO\r\n\r\n",
+    "a proxy's method": "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a bad chunk": PREDICT + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a bad chunk behind a good one": PREDICT + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_what_was_asked_before_is_answered_before_a_refusal(server: Server, broken: str, ahead: int) -> None:
+    body = json.dumps({"instances": [digit(3)]})
+    answer = server.says(f"{PREDICT}Content-Length: {len(body)}\r\n\r\n{body}" * ahead + broken + ONE_MORE)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * ahead + [b"400"]
+    assert answer.count(b'"label":3') == ahead
+    assert server.counted_5xx() == server.errors() == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

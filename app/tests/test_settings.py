@@ -64,6 +64,7 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "warm_up": "0",
         "models_file": "/etc/models.yaml",
         "reload_seconds": "60.0",
+        "keep_alive_seconds": "620.0",
         "torch_threads": "2",
         "fetch_seconds": "30.0",
         "store_timeout_seconds": "0.25",
@@ -133,7 +134,13 @@ def test_all_bad_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("drain", [0.5, 1.0, 8.0, 300.0])
 def test_idle_connections_end_before_the_drain_does(drain: float) -> None:
-    assert Settings(drain_seconds=drain).keep_alive_seconds < drain
+    assert Settings(drain_seconds=drain).drain_idle_seconds < drain
+    assert Settings(drain_seconds=drain, keep_alive_seconds=0.1).drain_idle_seconds == 0.1
+
+
+def test_an_idle_connection_outlives_that_of_common_proxies() -> None:
+    """Else one of theirs ends while they send a request on it, and their client gets a 502. Theirs is 60 s."""
+    assert Settings().keep_alive_seconds > 60
 
 
 def test_the_process_ends_with_2_and_one_line() -> None:

@@ -40,7 +40,7 @@ SETTINGS = {
     },
     "limits": {
         "body_bytes": "GENAI_MAX_BODY_BYTES", "image_pixels": "GENAI_MAX_IMAGE_PIXELS", "in_flight_bytes": "GENAI_IN_FLIGHT_BYTES",
-        "device_seconds": "GENAI_DEVICE_SECONDS",
+        "device_seconds": "GENAI_DEVICE_SECONDS", "keep_alive_seconds": "GENAI_KEEP_ALIVE_SECONDS",
     },
     "jobs": {"result_seconds": "GENAI_JOB_RESULT_SECONDS", "max_queued": "GENAI_JOBS_MAX_QUEUED"},
     "tracing": {"endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "sampler": "OTEL_TRACES_SAMPLER", "ratio": "OTEL_TRACES_SAMPLER_ARG"},

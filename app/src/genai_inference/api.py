@@ -31,6 +31,7 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
         lifespan=_lifespan,
         docs_url=None,  # both pages load scripts from elsewhere; /openapi.json remains
         redoc_url=None,
+        redirect_slashes=False,  # the address would be http:// also where a proxy speaks TLS, and a token would follow
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),

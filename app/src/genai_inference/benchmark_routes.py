@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from .benchmark_reader import BenchmarkRun
 from .model import WORD
 from .schemas import Problem
-from .service import ServiceDep
+from .service import ServiceDep, readable
 from .stores import Away
 
 router = APIRouter()
@@ -20,7 +20,7 @@ class BenchmarkRuns(BaseModel):
     runs: list[BenchmarkRun]
 
 
-@router.get("/v1/benchmarks", responses={status: {"model": Problem} for status in (401, 404, 422, 503)})
+@readable(router, "/v1/benchmarks", responses={status: {"model": Problem} for status in (401, 404, 422, 503)})
 async def benchmarks(
     service: ServiceDep,
     model: Annotated[str | None, Query(pattern=WORD)] = None,

@@ -1,6 +1,7 @@
 """A prediction by a model whose answers are kept: the way of a request through the cache."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,19 +22,24 @@ Wait = Callable[["asyncio.Future[Any]"], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request: its media type, body and Cache-Control, and the seconds it may take."""
+    """A request: its media type, body and Cache-Control, and the time.monotonic() at which its time is over."""
 
     kind: str
     body: bytes
     cache_control: str
-    seconds: float
+    until: float
+
+    @property
+    def seconds(self) -> float:
+        """What is left of its time."""
+        return self.until - time.monotonic()
 
 
 async def predict(service: Service, model: Model, asked: Asked, wait: Wait) -> Found:
     """The answer, and how it was come by. `wait` ends early if the client has gone."""
     found = await _found(service, model, asked, wait)
     service.metrics.cached(model.card.name, found.result)
-    service.metrics.predicted(found.answer.labels, model.card.name, model.card.version)
+    service.metrics.predicted(model.card, found.answer.labels)
     return found
 
 
@@ -71,8 +77,9 @@ async def _key(model: Model, asked: Asked) -> str:
 
 async def _start(service: Service, model: Model, asked: Asked, seconds: float) -> "asyncio.Future[Probabilities]":
     model.batcher.check_room()
+    until = time.monotonic() + seconds
     batch = await service.decode(model, asked.kind, asked.body)
-    return model.batcher.submit(batch, seconds)
+    return model.batcher.submit(batch, until - time.monotonic())
 
 
 def _finish(card: ModelCard, probabilities: Probabilities) -> Answer:

@@ -55,8 +55,8 @@ def _instance(spec: InputSpec, index: int, pixels: Pixels) -> NDArray[np.float64
     except ValueError:
         raise InputError(f"instances.{index}: the rows are not all of the same length") from None
     if not _fits(spec, image.shape):
-        size, shape = math.prod(spec.shape), _by(spec.shape)
-        raise InputError(f"instances.{index}: {size} or {shape} numbers expected, got {_by(image.shape)}")
+        size, shape = math.prod(spec.shape), by(spec.shape)
+        raise InputError(f"instances.{index}: {size} or {shape} numbers expected, got {by(image.shape)}")
     return image.reshape(spec.shape)
 
 
@@ -73,7 +73,7 @@ def from_tensor(spec: InputSpec, tensor: NDArray[Any]) -> Batch:
     if tensor.shape == shape:
         tensor = tensor[np.newaxis]
     if tensor.shape[1:] != shape or not len(tensor):
-        raise InputError(f"tensor: {_by(shape)} or n x {_by(shape)} numbers expected, got {_by(tensor.shape)}")
+        raise InputError(f"tensor: {by(shape)} or n x {by(shape)} numbers expected, got {by(tensor.shape)}")
     if tensor.dtype != np.uint8 or (spec.minimum, spec.maximum) != (0, 255):
         _check_range(spec, tensor, "tensor")
     return tensor.astype(np.float32) if tensor.dtype == np.float64 else tensor
@@ -220,5 +220,6 @@ def _in_range(spec: InputSpec, values: NDArray[Any]) -> bool:
     return bool(values.min() >= spec.minimum and values.max() <= spec.maximum)  # false of NaN
 
 
-def _by(shape: Sequence[int]) -> str:
+def by(shape: Sequence[int]) -> str:
+    """The shape as people write it: 3x224x224."""
     return "x".join(str(size) for size in shape) or "a single number"

@@ -157,7 +157,7 @@ def _succeeded(card: ModelCard, name: str, answer: Probabilities, metrics: Metri
     result = codec.to_json(own, answer, labels)
     if len(result) > MOST_RESULT_BYTES:
         return Outcome("failed", "result", f"The result has {len(result)} bytes; {MOST_RESULT_BYTES} are allowed.")
-    metrics.predicted(labels, name, card.version)
+    metrics.predicted(own, labels)
     return Outcome("succeeded", result=result)
 
 

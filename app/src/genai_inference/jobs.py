@@ -3,20 +3,23 @@
 import hashlib
 import io
 import json
+import math
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from . import codec, job_scripts, problems
+from . import bodies, codec, job_scripts, problems
 from .engine import Batch
 from .job_metrics import JobMetrics
 from .model import WORD, ModelCard
-from .schemas import PredictRequest
+from .schemas import BOM, PredictRequest
 from .settings import Settings
 from .stores import Away, Redis
 
@@ -89,12 +92,20 @@ def idempotency_key(client: str, key: str) -> str:
     return "genai:jobs:key:" + hashlib.sha256(f"{client}\0{key}".encode()).hexdigest()
 
 
-def parse(body: bytes) -> JobRequest:
-    """The request in a body; HTTPException names what does not fit."""
+def parse(body: bytes, cards: Sequence[ModelCard]) -> JobRequest:
+    """The request in a body, for one of these models; HTTPException names what does not fit."""
+    size = bodies.size_of(body)
+    if cards and not any(bodies.may_hold(card.input, size, _most(card, len(body))) for card in cards):
+        raise HTTPException(422, "input.instances: more lists or numbers than a job of this length can have")
     try:
-        return JobRequest.model_validate_json(body)
+        return JobRequest.model_validate_json(body.removeprefix(BOM))
     except ValidationError as error:
         raise problems.invalid(error.errors()[0]) from None
+
+
+def _most(card: ModelCard, length: int) -> int:
+    """Instances of one job, whose body has this length: each number takes two bytes."""
+    return min(max(1, MOST_PROBABILITIES // len(card.labels)), length // (2 * math.prod(card.input.shape)))
 
 
 def prepare(request: JobRequest, card: ModelCard) -> NewJob:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from . import bodies, jobs, request_id
 from .schemas import JobDocument, PredictResponse
-from .service import PROBLEMS, PlainRoute, Service, service_of
+from .service import PROBLEMS, PlainRoute, Service, readable, service_of
 from .stores import RETRY_SECONDS, Away
 
 FULL_SECONDS = 10  # a worker needs that long for some jobs; nobody knows how long these take
@@ -62,7 +62,8 @@ async def submit(request: Request) -> Response:
     key = _key(request.headers.get(KEY_HEADER))
     if bodies.media_type(request.headers.get("content-type", ""), "identity") != "application/json":
         raise HTTPException(415, "Content-Type must be application/json.")
-    asked = await asyncio.to_thread(jobs.parse, await request.body())
+    cards = [model.card for model in service_of(request).registry.models.values()]
+    asked = await asyncio.to_thread(jobs.parse, await request.body(), cards)
     model = service_of(request).model(asked.model)
     new = await asyncio.to_thread(jobs.prepare, asked, model.card)  # beside the loop, which answers predictions
     try:
@@ -77,13 +78,13 @@ async def submit(request: Request) -> Response:
     return await _answer(request, job, 202 if created else 200)
 
 
-@router.get("/v1/jobs/{job}", responses={200: {"model": JobDocument}, **_refusals(401, 404, 503)})
+@readable(router, "/v1/jobs/{job}", responses={200: {"model": JobDocument}, **_refusals(401, 404, 503)})
 async def job(request: Request) -> Response:
     """How a job is getting on, with its result once it has succeeded."""
     return await _answer(request, request.path_params["job"], 200)
 
 
-@router.get("/v1/jobs/{job}/result", responses={200: {"model": PredictResponse}, **_refusals(401, 404, 503)})
+@readable(router, "/v1/jobs/{job}/result", responses={200: {"model": PredictResponse}, **_refusals(401, 404, 503)})
 async def result(request: Request) -> Response:
     """The predictions of a job that has succeeded; 404 until then."""
     found = await _found(request, request.path_params["job"])

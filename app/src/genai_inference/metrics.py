@@ -1,18 +1,34 @@
 """Prometheus metrics. Every label has few possible values, whatever clients send."""
 
 import math
+import threading
+import time
 from collections import Counter as Count
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from .job_metrics import JobMetrics
+from .model import ModelCard
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 FINE_BUCKETS = (0.0001, 0.00025, 0.0005, *BUCKETS)
+DROPPED = ("queue_full", "deadline", "abandoned")
+CACHED = ("local_hit", "redis_hit", "miss", "joined", "bypass")
+MOST_LABELS = 100  # of a model whose predictions are counted for each label
+GONE_SECONDS = 300.0
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -21,7 +37,9 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series, and Prometheus makes nothing of them
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -48,8 +66,15 @@ class Metrics:
             registry=registry,
         )
         self._predictions = Counter(
-            "genai_predictions", "Instances classified", ["model", "label", "model_version"], registry=registry
+            "genai_predictions",
+            f"Instances classified; of a model with more than {MOST_LABELS} labels under none of them",
+            ["model", "label", "model_version"],
+            registry=registry,
         )
+        self._versions: set[tuple[str, str]] = set()  # that are loaded, by name
+        self._counted: dict[tuple[str, str], set[str]] = {}  # labels of _predictions
+        self._gone: dict[tuple[str, str], float] = {}  # since when, of those in _counted
+        self._counting = threading.Lock()
         self._loaded = Gauge("genai_model_info", "A model that is loaded: 1", ["name", "version"], registry=registry)
         self._load = Gauge("genai_model_load_seconds", "Time it took to load the model", ["model"], registry=registry)
         self.load_failures = Counter(
@@ -71,7 +96,7 @@ class Metrics:
         self._depth = Gauge("genai_queue_depth", "Instances that wait for a batch", ["model"], registry=registry)
         self._dropped = Counter(
             "genai_requests_dropped",
-            "Requests not computed: queue_full, deadline, abandoned",
+            f"Requests not computed: {', '.join(DROPPED)}",
             ["model", "reason"],
             registry=registry,
         )
@@ -95,7 +120,7 @@ class Metrics:
 
         self._cache = Counter(
             "genai_cache_requests",
-            "Predictions of models with a cache: local_hit, redis_hit, miss, joined, bypass",
+            f"Predictions of models with a cache: {', '.join(CACHED)}",
             ["model", "result"],
             registry=registry,
         )
@@ -116,9 +141,14 @@ class Metrics:
         requests.inc()
         latency.observe(seconds)
 
-    def predicted(self, labels: Sequence[int | str], model: str, version: str) -> None:
-        for label, count in Count(labels).items():
-            self._predictions.labels(model, str(label), version).inc(count)
+    def predicted(self, card: ModelCard, labels: Sequence[int | str]) -> None:
+        """The labels that a model gave."""
+        counts = Count(labels) if len(card.labels) <= MOST_LABELS else {"": len(labels)}
+        with self._counting:
+            counted = self._counted.setdefault((card.name, card.version), set())
+            for label, count in counts.items():
+                counted.add(str(label))
+                self._predictions.labels(card.name, str(label), card.version).inc(count)
 
     def of_model(self, name: str) -> "ModelMetrics":
         """What the batcher of one model reports to. A new version goes on counting where the old one ended."""
@@ -128,15 +158,24 @@ class Metrics:
 
     def loaded(self, name: str, version: str, seconds: float, waiting: Callable[[], int]) -> None:
         """`waiting` is asked for the depth of the model's queue at each scrape."""
+        self._versions.add((name, version))
         self._loaded.labels(name, version).set(1)
         self._load.labels(name).set(seconds)
         self._depth.labels(name).set_function(waiting)
 
-    def unloaded(self, name: str, version: str, *, replaced: bool) -> None:
-        """The version is gone; `replaced` by another one of the same model, or for good."""
+    def unloaded(self, name: str, version: str, *, successor: str | None) -> None:
+        """The version is gone: `successor` is that of the model which takes its place, None if it is gone for good."""
+        if successor == version:
+            return
+        self._versions.discard((name, version))
         self._loaded.remove(name, version)
-        for metric in (self._load, self._depth) if not replaced else ():
-            metric.remove(name)
+        if successor is None:
+            for metric in (self._load, self._depth, self._sizes, self._forward, self._wait):
+                metric.remove(name)
+            for counter, values in ((self._dropped, DROPPED), (self._cache, CACHED)):
+                for value in values:
+                    with suppress(KeyError):  # where it has none, older releases of the library say so
+                        counter.remove(name, value)
 
     def device(self, name: str, memory: Callable[[], int | None], utilization: Callable[[], float | None]) -> None:
         """Has the memory and the utilization of a GPU measured at each scrape, if they can be known now."""
@@ -146,7 +185,17 @@ class Metrics:
             self._utilization.labels(name).set_function(lambda: math.nan if (now := utilization()) is None else now)
 
     def exposition(self) -> bytes:
-        return generate_latest(self._registry)
+        """All series. Those of a version that is gone stay for GONE_SECONDS: each scraper shall see its last counts."""
+        text = generate_latest(self._registry)
+        served = {(name.partition("@")[0], version) for name, version in self._versions.copy()}  # "@": see Copy
+        now = self._clock()
+        with self._counting:
+            gone = self._counted.keys() - served
+            self._gone = {key: self._gone.get(key, now) for key in gone}
+            for name, version in [key for key, since in self._gone.items() if now - since >= GONE_SECONDS]:
+                for label in self._counted.pop((name, version)):
+                    self._predictions.remove(name, label, version)
+        return text
 
 
 class ModelMetrics:

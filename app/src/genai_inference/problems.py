@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from . import request_id
 from .batching import Abandoned, DeadlineExceeded, NotFinite, QueueFull
@@ -46,6 +47,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DeadlineExceeded, _too_late)
     app.add_exception_handler(Abandoned, _abandoned)
     app.add_exception_handler(NotFinite, _not_finite)
+    app.add_exception_handler(ClientDisconnect, _abandoned)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

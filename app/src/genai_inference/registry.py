@@ -2,6 +2,7 @@
 place in one assignment: all of it, or, if anything cannot be loaded, nothing.
 """
 
+import gc
 import hashlib
 import logging
 import threading
@@ -170,9 +171,12 @@ class Registry:
 
     def _switch(self, models: dict[str, Model]) -> None:
         before, self._models = self._models, models
+        if before:
+            gc.unfreeze()  # see server.on_tick: an old model that holds itself would stay in memory for good
         for name, old in before.items():
             if models.get(name) is not old:
-                self._metrics.unloaded(name, old.card.version, replaced=name in models)
+                successor = models[name].card.version if name in models else None
+                self._metrics.unloaded(name, old.card.version, successor=successor)
                 log.info("model unloaded", extra={"fields": {"model": name, "version": old.card.version}})
         for name, new in models.items():
             if before.get(name) is not new:

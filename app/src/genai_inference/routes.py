@@ -1,6 +1,7 @@
 """Predictions, the catalog, and what probes, scrapers and people ask of a process."""
 
 import asyncio
+import time
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from .schemas import (
     Status,
     VersionResponse,
 )
-from .service import MODELS, NAME, PREDICT, PROBLEMS, VERB, PlainRoute, Service, ServiceDep, service_of
+from .service import MODELS, NAME, PREDICT, PROBLEMS, VERB, PlainRoute, Service, ServiceDep, readable, service_of
 
 router = APIRouter()
 plain = APIRouter(route_class=PlainRoute)
@@ -69,21 +70,40 @@ async def predict(request: Request) -> Response:
     kind = bodies.media_type(headers.get("content-type", ""), headers.get("content-encoding", "identity"))
     model = service.model(request.path_params.get("name"))
     request.scope["model"] = model.card  # for the audit log and the trace
-    seconds = _seconds(headers.get(TIMEOUT_HEADER), model.config.deadline_seconds)
+    until = _until(request, model.config.deadline_seconds)
     client_left = request.scope.get("client_left")  # see server.bounded
-    body = await request.body()
+    body = await _body(request, until)
     if model.config.cache_ttl_seconds:
-        asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), seconds)
+        asked = cached.Asked(kind, body, ", ".join(headers.getlist("cache-control")), until)
         found = await cached.predict(service, model, asked, partial(_unless_abandoned, client_left=client_left))
         request.scope.update(instances=len(found.answer.labels), cache=found.result)
         return cached.response(found)
     model.batcher.check_room()
     batch = await service.decode(model, kind, body)
     request.scope["instances"] = len(batch)
-    probabilities = await _unless_abandoned(model.batcher.submit(batch, seconds), client_left)
+    answer = model.batcher.submit(batch, until - time.monotonic())
+    probabilities = await _unless_abandoned(answer, client_left)
     labels = codec.labels_of(model.card, probabilities)
-    service.metrics.predicted(labels, model.card.name, model.card.version)
+    service.metrics.predicted(model.card, labels)
     return Response(codec.to_json(model.card, probabilities, labels), media_type="application/json")
+
+
+def _until(request: Request, most: float) -> float:
+    """When the time of a request is over, by time.monotonic(): it begins once its head is there."""
+    arrived: float = request.scope.get("arrived") or time.monotonic()  # see server.bounded
+    return arrived + _seconds(request.headers.get(TIMEOUT_HEADER), most)
+
+
+async def _body(request: Request, until: float) -> bytes:
+    """The whole body; HTTPException if it has not come by then."""
+    if request.scope.get("complete"):
+        return await request.body()
+    try:
+        async with asyncio.timeout(until - time.monotonic()):
+            return await request.body()
+    except TimeoutError:
+        detail = "The body did not come within the time this request may take."
+        raise HTTPException(408, detail, {"Connection": "close"}) from None
 
 
 def _seconds(header: str | None, most: float) -> float:
@@ -111,7 +131,7 @@ async def _unless_abandoned(answer: "asyncio.Future[T]", client_left: "asyncio.F
         client_left.remove_done_callback(give_up)
 
 
-@router.get("/v1/models")
+@readable(router, "/v1/models")
 async def models(service: ServiceDep) -> Catalog:
     """What is served."""
     known = await service.benchmarks.newest(service.registry.models.values())
@@ -124,7 +144,7 @@ async def models(service: ServiceDep) -> Catalog:
     )
 
 
-@router.get("/v1/models/{name}", responses={404: {"model": Problem}, 503: {"model": Problem}})
+@readable(router, "/v1/models/{name}", responses={404: {"model": Problem}, 503: {"model": Problem}})
 async def model(name: str, service: ServiceDep) -> ModelDetail:
     """One model, with its labels."""
     found = service.model(name)
@@ -159,13 +179,13 @@ def _entry(model: Model, service: Service) -> dict[str, Any]:
     }
 
 
-@plain.get("/health", responses={200: {"model": Status}})
+@readable(plain, "/health", responses={200: {"model": Status}})
 async def health(_: Request) -> Response:
     """The process is alive; says nothing about the model."""
     return Response(b'{"status":"ok","reason":null}', media_type="application/json")
 
 
-@router.get("/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
+@readable(router, "/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
 async def ready(service: ServiceDep) -> JSONResponse:
     """200 when work may be sent here; 503 with the reason while loading, draining or broken."""
     reason = service.lifecycle.unready
@@ -174,7 +194,7 @@ async def ready(service: ServiceDep) -> JSONResponse:
     return JSONResponse(status.model_dump(exclude_none=True), status_code=503 if reason else 200)
 
 
-@router.get("/metrics", response_class=Response)
+@readable(router, "/metrics", response_class=Response)
 async def metrics(request: Request, service: ServiceDep) -> Response:
     """Prometheus' text format, for who reaches the pod itself: what comes through an Ingress, a Route or a Gateway is
     told that there is nothing.
@@ -186,7 +206,7 @@ async def metrics(request: Request, service: ServiceDep) -> Response:
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 
-@router.get("/version")
+@readable(router, "/version")
 async def version(service: ServiceDep) -> VersionResponse:
     """What is running: the application, its title from the configuration, the default model and what computes it."""
     model = next(iter(service.registry.models.values()), None)

@@ -29,6 +29,9 @@ Instance = Annotated[
 ]
 
 
+BOM = b"\xef\xbb\xbf"  # some libraries write it before their JSON, and a reader may skip it (RFC 8259, 8.1)
+
+
 class PredictRequest(BaseModel):
     """Images to classify: each is a flat list of pixels, a list of rows, or a list of channels of rows."""
 

@@ -39,13 +39,14 @@ PENDING_BYTES, PIPELINED = 64 * 1024, 100
 
 
 def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` to say what it wants or
-    to read on, sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of
+    """uvicorn's protocol, but a connection is closed whose client takes longer than `seconds` for the head of a request
+    or to read on, sends more than PENDING_BYTES of header fields or trailers, or more than PIPELINED requests ahead of
     their answers. uvicorn bounds none of these, and a few such clients would use up all the files or memory that the
     process may have.
 
     Every request's scope has `client_left`, a future that is done once the connection is gone. ASGI's own way, to wait
-    for `http.disconnect`, would take a task for each request. Once all of its body has come, it also has `complete`.
+    for `http.disconnect`, would take a task for each request. It has `arrived`, the time.monotonic() at which its head
+    was complete, and once all of its body has come, `complete`.
 
     What nobody has read yet of an answer counts in `in_flight`.
 
@@ -57,7 +58,16 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
         _unread: asyncio.TimerHandle | None = None
         _unread_bytes = 0
         _pending = 0
+        _begun = False
         _refused = False
+        _rejection: str | None = None
+
+        def keep_idle(self, seconds: float) -> None:
+            """From now on, the connection may be idle for this time, not for that of uvicorn's configuration."""
+            self.timeout_keep_alive = seconds  # type: ignore[assignment]  # handed to call_later as it is
+            if self._is_free() and not self._begun and self._timer is None:
+                self._unset_keepalive_if_required()
+                self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -66,10 +76,12 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
-            while data and not self.transport.is_closing():
+            while data and self._rejection is None and not self.transport.is_closing():
                 data = self._read(data)
                 if len(self.pipeline) > PIPELINED:
                     self.transport.abort()  # to close would wait until all answers are read
+            if self._is_free() and self._timer is None and self.timeout_keep_alive_task is None:
+                self._wait() if self._begun else self.keep_idle(self.timeout_keep_alive)
 
         def _read(self, data: bytes) -> bytes:
             """Parses `data`; what it returns is to be parsed next."""
@@ -79,30 +91,48 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
             except httptools.HttpParserUpgrade as upgrade:
                 return self._without_offer(data[upgrade.args[0] :])
             except httptools.HttpParserError:
-                self.send_400_response("This is no HTTP/1.1.")
+                self._reject("This is no HTTP/1.1.")
             else:
                 if self._pending > PENDING_BYTES:
-                    self.send_400_response(f"Header fields may have {PENDING_BYTES} bytes.")
+                    self._reject(f"Header fields may have {PENDING_BYTES} bytes.")
             return b""
+
+        def _reject(self, detail: str) -> None:
+            """Answers 400 and ends the connection, once what was asked before is answered. (uvicorn does not wait: a
+            good request that comes in one segment with a bad one gets no answer.)
+            """
+            waiting = not self._is_free()
+            if waiting and self.cycle.more_body:  # it is the body of this one, the latest, that is wrong
+                waiting = bool(self.pipeline)
+                if waiting:
+                    self.pipeline.popleft()
+            if waiting:
+                self._rejection = detail
+            else:
+                self.send_400_response(detail)
 
         def _without_offer(self, rest: bytes) -> bytes:
             """Another protocol was offered, as Java's client and `curl --http2` do: the request is to be read again
             without that. The parser would take the body, and what follows, for the other protocol's (RFC 9110, 7.8).
             """
             if self.parser.get_method() == b"CONNECT":
-                self.send_400_response("This is no proxy.")
+                self._reject("This is no proxy.")
                 return b""
             lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
             lines += [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
             return b"\r\n".join([*lines, b"", rest])
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self._begun = True
             self.scope["client_left"] = self._left  # type: ignore[typeddict-unknown-key]
 
         def on_headers_complete(self) -> None:
             self._pending = 0
+            self.scope["arrived"] = time.monotonic()  # type: ignore[typeddict-unknown-key]
+            self._stop_waiting()
             if not self.parser.should_upgrade() and not self._refuse():
                 super().on_headers_complete()
 
@@ -110,7 +140,7 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
             """Answers at once, where uvicorn is not needed: it is this request's turn, its client reads what it gets,
             and the connection stays.
             """
-            turn = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+            turn = self._is_free() and not self.flow.write_paused
             plain = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
             if not turn or not plain or self.expect_100_continue:
                 return False
@@ -130,6 +160,8 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
 
         def on_message_complete(self) -> None:
             self._pending = 0
+            self._begun = False
+            self._stop_waiting()
             if self._refused:
                 self._refused = False
                 self.on_response_complete()
@@ -140,7 +172,8 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
                     self.flow.resume_reading()  # paused by a large body; else nobody would see the client leave
 
         def on_response_complete(self) -> None:
-            self._wait()
+            if self._rejection is not None and not self.pipeline and not self.transport.is_closing():
+                self.send_400_response(self._rejection)
             super().on_response_complete()
 
         def pause_writing(self) -> None:
@@ -155,6 +188,17 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
             if self._unread is not None:
                 self._unread.cancel()
 
+        def shutdown(self) -> None:
+            """The process ends. uvicorn finishes what it can, then cancels the rest with a line of error for each: what
+            waits only for its client is to leave before that.
+            """
+            super().shutdown()
+            self.loop.call_later(FINISH_SECONDS - 3, self._end)
+
+        def _end(self) -> None:
+            if self.flow.write_paused or (not self._is_free() and self.cycle.more_body):
+                self.transport.abort()
+
         def connection_lost(self, exc: Exception | None) -> None:
             for timer in (self._timer, self._unread):
                 if timer is not None:
@@ -168,13 +212,21 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
             self._unread_bytes = 0
 
         def _wait(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
             self._timer = self.loop.call_later(seconds, self._give_up)
 
+        def _stop_waiting(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
         def _give_up(self) -> None:
-            if self.cycle is None or self.cycle.response_complete:
+            self._timer = None
+            if self._is_free():
                 self.transport.close()
+
+        def _is_free(self) -> bool:
+            """Whether no answer is owed."""
+            return self.cycle is None or self.cycle.response_complete
 
     return Bounded
 
@@ -184,13 +236,12 @@ class DrainingServer(uvicorn.Server):
     not compute is not back after `device_seconds`.
     """
 
-    def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_seconds: float, device_seconds: float
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, settings: Settings) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
-        self._drain_seconds = drain_seconds
-        self._device_seconds = device_seconds
+        self._drain_seconds = settings.drain_seconds
+        self._idle_seconds = settings.drain_idle_seconds  # while draining, connections are closed that are idle so long
+        self._device_seconds = settings.device_seconds
         self._close_at: float | None = None
         self._frozen = False
 
@@ -220,6 +271,10 @@ class DrainingServer(uvicorn.Server):
         # Nobody was ever told to send requests to a process that has not been ready: that one need not wait.
         wait = self._drain_seconds if self._lifecycle.loaded else 0.0
         log.info("draining", extra={"fields": {"seconds": wait}})
+        # Not at once: a client that is not told to leave with an answer may be sending a request just now.
+        self.config.timeout_keep_alive = self._idle_seconds  # type: ignore[assignment]  # of connections to come
+        for connection in self.server_state.connections:
+            connection.keep_idle(self._idle_seconds)  # type: ignore[union-attr]  # see bounded
         return time.monotonic() + wait
 
 
@@ -245,7 +300,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     )
     listener = _listen(settings)
     log.info("listening", extra={"fields": {"port": listener.getsockname()[1]}})
-    DrainingServer(config, service.lifecycle, settings.drain_seconds, settings.device_seconds).run(sockets=[listener])
+    DrainingServer(config, service.lifecycle, settings).run(sockets=[listener])
     if service.lifecycle.failure is not None:
         raise service.lifecycle.failure
 

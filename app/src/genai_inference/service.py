@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from . import bodies, problems, tracing
@@ -24,6 +24,7 @@ from .settings import ModelConfig, Settings, read_models
 from .stores import Postgres, Redis
 from .unpacking import TooMany, Unpacking
 
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 # The paths of predictions: the default model's, and MODELS + name + VERB.
 PREDICT, MODELS, VERB = "/v1/predict", "/v1/models/", ":predict"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -41,6 +42,17 @@ class PlainRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
         return handler
+
+
+def readable(router: APIRouter, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:  # noqa: ANN401
+    """Registers a route for GET and HEAD, which a server has to support together (RFC 9110, 9.1)."""
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        # The first one answers. The second one only describes it: as one of two methods, it would be described twice.
+        router.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(endpoint)
+        return router.get(path, **options)(endpoint)
+
+    return register
 
 
 class Service:

@@ -152,6 +152,7 @@ class Settings(ModelOptions, BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     receive_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    keep_alive_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 75.0
     max_image_pixels: Annotated[int, Field(ge=1, le=2**28)] = 2**24
     in_flight_bytes: Annotated[int, Field(ge=2**16, le=2**36), AfterValidator(_holds_a_body)] = 2**27
     api_keys_file: Path | None = None
@@ -192,9 +193,9 @@ class Settings(ModelOptions, BaseSettings):
     benchmark_run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")] | None = None
 
     @property
-    def keep_alive_seconds(self) -> float:
-        """Idle connections are closed after this time: well before the end of a drain, when the listener closes."""
-        return min(5.0, self.drain_seconds / 2)
+    def drain_idle_seconds(self) -> float:
+        """While draining, idle connections are closed after this time: well before the listener is."""
+        return min(5.0, self.drain_seconds / 2, self.keep_alive_seconds)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .engine import MakeEngine
 from .job_compute import ListDevices, Wish, compute, copies, on_each
 from .job_queue import MOST_ATTEMPTS, Claim, Ended, Entry, JobQueue, Outcome, consumer_name
 from .server import run
-from .service import Service
+from .service import Service, readable
 from .settings import PREFIX, ModelConfig, Settings, SettingsError, read_models
 from .stores import RETRY_SECONDS, Away, Redis
 
@@ -244,10 +244,10 @@ class WorkerService(Service):
 def probes() -> Iterable[APIRouter]:
     """What is asked of a worker by HTTP."""
     router = APIRouter()
-    router.add_api_route("/health", routes.health)
-    router.add_api_route("/ready", routes.ready)
-    router.add_api_route("/metrics", routes.metrics)
-    router.add_api_route("/version", routes.version)
+    readable(router, "/health")(routes.health)
+    readable(router, "/ready")(routes.ready)
+    readable(router, "/metrics")(routes.metrics)
+    readable(router, "/version")(routes.version)
     return (router,)
 
 

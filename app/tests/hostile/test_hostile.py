@@ -9,16 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import hypothesis
 import pytest
 import schemathesis
-from hostile import Hostile, requests
-from processes import Server, Start
+from hostile import Honest, Hostile, files, requests
+from processes import Start
 from schemathesis import GenerationMode
-from stub import digit
 from waiting import eventually
 
 RAW, GENERATED, LARGE, SLOW = 9_600, 1_500, 40, 200
@@ -28,33 +26,6 @@ HUNDRED_MB = 100 * 2**20
 QUIET = [hypothesis.HealthCheck.filter_too_much, hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]
 
 pytestmark = pytest.mark.timeout(900)
-
-
-class Honest(threading.Thread):
-    """Asks for a prediction again and again; what it was answered other than rightly is kept."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(daemon=True)
-        self.wrong: list[str] = []
-        self.answered = 0
-        self._server, self._done = server, threading.Event()
-
-    def run(self) -> None:
-        client = httpx.Client(base_url=self._server.url, timeout=60)
-        while not self._done.wait(0.02):
-            try:
-                answer = client.post("/v1/predict", json={"instances": [digit(7)]})
-            except httpx.HTTPError as error:
-                self.wrong.append(repr(error))
-                continue
-            self.answered += 1
-            if answer.status_code != 200 or answer.json()["predictions"][0]["label"] != 7:
-                self.wrong.append(f"{answer.status_code}: {answer.text[:200]}")
-        client.close()
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join(60)
 
 
 def exchange(port: int, sent: Hostile) -> int:
@@ -131,10 +102,6 @@ def generated(url: str, count: int, seen: Callable[[int], None]) -> None:
                 send()
 
 
-def files(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-
-
 def test_ten_thousand_hostile_requests(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     server = start("0.001", GENAI_RECEIVE_SECONDS="5")
     server.becomes("/ready", 200)
@@ -144,13 +111,13 @@ def test_ten_thousand_hostile_requests(start: Start, capsys: pytest.CaptureFixtu
     def send(each: Hostile) -> tuple[Hostile, int]:
         return each, exchange(server.port, each)
 
-    baseline_files, memory = files(server), 0
+    baseline_files, memory, threads = files(server), 0, 0
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for number, (each, status) in enumerate(pool.map(send, requests(RAW, SEED))):
             statuses[each.kind, status] += 1
             assert status < 500 and (status or not each.answered), (each.kind, status, each.content[:300])
             if number == RAW // 4:
-                memory = server.resident()  # whatever is made once was made by now
+                memory, threads = server.resident(), server.threads()  # whatever is made once was made by now
         for status in pool.map(lambda number: large(server.port, number), range(LARGE)):
             statuses["100 MB", status] += 1
             assert status == 413
@@ -178,7 +145,10 @@ def test_ten_thousand_hostile_requests(start: Start, capsys: pytest.CaptureFixtu
     assert honest.wrong == [] and honest.answered > 100
     assert server.process.poll() is None
     eventually(lambda: files(server) <= baseline_files + 2, "every connection was closed")
-    assert growth < 32 * 2**20
+    assert growth < 32 * 2**20 and server.resident() < 1.5 * memory
+    assert server.threads() <= 2 * threads
+    eventually(lambda: server.in_flight() == 0, "nothing is left of any request")
+    assert server.counted_5xx() == server.errors() == []
 
 
 def ended(connection: socket.socket) -> bool:

@@ -4,13 +4,17 @@ import io
 import json
 import random
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import httpx
 import numpy as np
 import safetensors.numpy
 from PIL import Image
+from processes import Server
 from stub import digit
 
 JSON, NPY, SAFETENSORS, PNG = "application/json", "application/x-npy", "application/x-safetensors", "image/png"
@@ -207,3 +211,55 @@ def requests(count: int, seed: int) -> Iterator[Hostile]:
     source = random.Random(seed)  # noqa: S311  # not for secrets
     for number in range(count):
         yield MAKERS[number % len(MAKERS)](source)
+
+
+def hang_ups(count: int, seed: int) -> Iterator[bytes]:
+    """As many beginnings of valid requests: predictions in every format, and jobs, of which none is whole."""
+    source = random.Random(seed)  # noqa: S311
+    job = json.dumps({"input": {"instances": [digit(3)]}}).encode()
+    kinds = [*((media, body, "/v1/predict") for media, body in GOOD.items()), (JSON, job, "/v1/jobs")]
+    for number in range(count):
+        media, body, path = kinds[number % len(kinds)]
+        whole = request(body, media, path) if source.random() < 0.5 else chunked(body, media, path, source)
+        ahead = source.choice([b"", b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"])
+        yield ahead + whole[: source.randint(1, len(whole) - (path == "/v1/jobs"))]
+
+
+def chunked(body: bytes, media: str, path: str, random: random.Random) -> bytes:
+    """A request whose body comes in chunks."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    size = random.randint(1, len(body))
+    chunks = (body[at : at + size] for at in range(0, len(body), size))
+    return head.encode() + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+def files(server: Server) -> int:
+    """How many files its process has open."""
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+class Honest(threading.Thread):
+    """Asks for a prediction again and again; what it was answered other than rightly is kept."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.wrong: list[str] = []
+        self.answered = 0
+        self._server, self._done = server, threading.Event()
+
+    def run(self) -> None:
+        client = httpx.Client(base_url=self._server.url, timeout=60)
+        while not self._done.wait(0.02):
+            try:
+                answer = client.post("/v1/predict", json={"instances": [digit(7)]})
+            except httpx.HTTPError as error:
+                self.wrong.append(repr(error))
+                continue
+            self.answered += 1
+            if answer.status_code != 200 or answer.json()["predictions"][0]["label"] != 7:
+                self.wrong.append(f"{answer.status_code}: {answer.text[:200]}")
+        client.close()
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join(60)

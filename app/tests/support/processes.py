@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ class Server:
 
     process: subprocess.Popen[bytes]
     port: int
+    log: Path = Path(os.devnull)
 
     @property
     def url(self) -> str:
@@ -36,6 +38,24 @@ class Server:
 
     def metrics(self) -> str:
         return httpx.get(f"{self.url}/metrics", timeout=LIMIT_SECONDS).text
+
+    def counted_5xx(self) -> list[str]:
+        """The lines of its metrics that count requests with a status of 5xx."""
+        return re.findall(r'^genai_http_requests_total\{.*status="5.*', self.metrics(), re.MULTILINE)
+
+    def errors(self) -> list[str]:
+        """The lines of its log that are errors, or not of its log at all, as a traceback that nothing caught."""
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if not re.match(r'\{"time": "[^"]+", "level": "(debug|info|warning)"', line)]
+
+    def in_flight(self) -> int:
+        """Requests that are being answered, without the one that asks."""
+        found = re.search(r"^genai_http_requests_in_flight (\d+)", self.metrics(), re.MULTILINE)
+        assert found
+        return int(found[1]) - 1
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def resident(self) -> int:
         """The bytes of its process that are in memory."""
@@ -98,7 +118,7 @@ def _starting(folder: Path) -> Iterator[Start]:
             process = subprocess.Popen(
                 [sys.executable, program, *mode.split()], env=environment, stdout=out, stderr=out
             )
-        servers.append(Server(process, 0))
+        servers.append(Server(process, 0, log))
         eventually(lambda: "listening" in log.read_text() or process.poll() is not None, "listening")
         assert process.poll() is None, log.read_text()
         servers[-1].port = json.loads(log.read_text().splitlines()[0])["port"]
