@@ -64,6 +64,8 @@ def ask(cluster: Cluster, judged: t.Mapping[Ref, dict], slices: Slices, touched:
     """Asks the ready pods of those Services among `judged` that say how, and again who did not answer. `slices`: the EndpointSlices of a
     namespace as they are now, None where the identity may not list them. `touched`: Services that are not what was released: a pod of
     such a one that cannot be reached is asked on a wrong port, as far as anybody knows."""
+    if not judged:
+        return Asked([], [], [])
     annotated = {ref: obj for ref, obj in judged.items() if ref.builtin == "Service" and ANNOTATION_REQUEST in (obj["metadata"].get("annotations") or {})}
     requests = {ref: request for ref, service in annotated.items() if (request := request_of(service))}
     spaces = sorted({ref.namespace for ref in requests})
@@ -80,6 +82,8 @@ def ask(cluster: Cluster, judged: t.Mapping[Ref, dict], slices: Slices, touched:
         if turn + 1 < rounds:
             time.sleep(PAUSE_SECONDS)
     result = _asked(requests, {end: _judged(told[end], end.service in touched) for end in found})
+    if not annotated:
+        result.lines.append(f"no Service says how it is asked, by the annotation {ANNOTATION_REQUEST}")
     result.unseen.extend(f"{ref}: its annotation {ANNOTATION_REQUEST} fits no port of it" for ref in sorted(annotated.keys() - requests.keys()))
     return result
 

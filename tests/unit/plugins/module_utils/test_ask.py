@@ -209,5 +209,7 @@ def test_pods_that_are_not_ready_are_not_asked_where_their_addresses_are_publish
 def test_a_namespace_that_may_not_be_looked_at_and_services_that_say_nothing():
     cluster = Passing()
     assert _ask.ask(cluster, {REF: service()}, lambda _space: None) == ([], [], ["no pod of Service ns/web could be asked"])
-    assert _ask.ask(cluster, {REF: obj("Service", "web", spec={"ports": [HTTP]})}, lambda _space: [a_slice("one")]) == ([], [], [])
+    asked = _ask.ask(cluster, {REF: obj("Service", "web", spec={"ports": [HTTP]})}, lambda _space: [a_slice("one")])
+    assert asked == ([], [], ["no Service says how it is asked, by the annotation genai.platform/verify-request"])
+    assert _ask.ask(cluster, {}, lambda _space: []) == ([], [], [])
     assert not cluster.asked
