@@ -138,18 +138,22 @@ class Tokens:
         # {SHA-256 of a token that was good: (its client, when it expires)}
         self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    async def client_of(self, token: bytes) -> str:
-        """The name of the client whose token this is; Refused if it is not good."""
-        if self._clock() - self._fetched_at > FRESH_SECONDS:
-            self.refresh()
+    def known(self, token: bytes) -> str | None:
+        """The name of the client whose token this is, if it was verified before and has not expired."""
         digest = hashlib.sha256(token).digest()
         client, expires = self._verified.get(digest, ("", 0.0))
-        if time.time() < expires + LEEWAY_SECONDS:
-            self._verified.move_to_end(digest)
-            return client
+        if time.time() >= expires + LEEWAY_SECONDS:
+            return None
+        self._verified.move_to_end(digest)
+        return client
+
+    async def client_of(self, token: bytes) -> str:
+        """The name of the client whose token this is, once that is verified; Refused if it is not good."""
+        if self._clock() - self._fetched_at > FRESH_SECONDS:
+            self.refresh()
         claims = await self._verify(token)
         client = name_of(str(claims["sub"]), self._marked)
-        self._verified[digest] = client, float(claims["exp"])
+        self._verified[hashlib.sha256(token).digest()] = client, float(claims["exp"])
         if len(self._verified) > MOST_VERIFIED:
             self._verified.popitem(last=False)
         return client

@@ -178,6 +178,7 @@ async def metrics(service: ServiceDep) -> Response:
     """Prometheus' text format."""
     if service.jobs is not None:
         await service.jobs.measure()
+    service.metrics.degraded(list(service.lifecycle.degraded))
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 
