@@ -196,6 +196,20 @@ def test_new_keys_are_found_and_old_ones_forgotten(
     assert predict(client, old) == 401
 
 
+def test_keys_are_fetched_again_though_nobody_calls(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first to call after a quiet night could use a key that was withdrawn."""
+    monkeypatch.setattr(oidc, "FRESH_SECONDS", 0.1)
+    monkeypatch.setattr(oidc, "REFETCH_SECONDS", 0.05)
+    with serving(issuer) as client:
+        token = issuer.token()
+        assert predict(client, token) == 200
+        issuer.rotate("second")
+        del issuer.keys["first"]
+        asked = issuer.asked.count("/keys")
+        eventually(lambda: issuer.asked.count("/keys") > asked + 1, "fetched again")
+        assert predict(client, token) == 401
+
+
 def test_tokens_of_unknown_keys_do_not_make_it_ask_again_and_again(client: TestClient, issuer: Issuer) -> None:
     assert predict(client, issuer.token()) == 200
     assert {predict(client, issuer.token(header={"kid": f"none{n}"})) for n in range(20)} == {401}

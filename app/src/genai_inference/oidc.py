@@ -133,8 +133,9 @@ class Tokens:
         self._lifecycle = lifecycle
         self._clock = clock
         self._keys: tuple[Key, ...] = ()
-        self._asked_at = self._fetched_at = float("-inf")
+        self._asked_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._next: asyncio.TimerHandle | None = None
         # {SHA-256 of a token that was good: (its client, when it expires)}
         self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
@@ -149,8 +150,6 @@ class Tokens:
 
     async def client_of(self, token: bytes) -> str:
         """The name of the client whose token this is, once that is verified; Refused if it is not good."""
-        if self._clock() - self._fetched_at > FRESH_SECONDS:
-            self.refresh()
         claims = await self._verify(token)
         client = name_of(str(claims["sub"]), self._marked)
         self._verified[hashlib.sha256(token).digest()] = client, float(claims["exp"])
@@ -215,19 +214,25 @@ class Tokens:
             if "oidc" not in self._lifecycle.degraded:  # said once, not for each try
                 log.warning("keys of the issuer not fetched", extra={"fields": {"reason": reason}})
             self._lifecycle.degrade("oidc", reason)
-            asyncio.get_running_loop().call_later(REFETCH_SECONDS, self.refresh)
+            self._refresh_in(REFETCH_SECONDS)
         else:
-            self._take(keys, document)
+            self._take(keys)
+            self._refresh_in(max(REFETCH_SECONDS, FRESH_SECONDS))
         finally:
             self._fetching = None
 
-    def _take(self, keys: tuple[Key, ...], document: bytes) -> None:
+    def _refresh_in(self, seconds: float) -> None:
+        """Has the keys fetched then, whether anybody calls or not."""
+        if self._next is not None:
+            self._next.cancel()
+        self._next = asyncio.get_running_loop().call_later(seconds, self.refresh)
+
+    def _take(self, keys: tuple[Key, ...]) -> None:
         if {(key.kid, key.algorithm) for key in keys} != {(key.kid, key.algorithm) for key in self._keys}:
             log.info("keys of the issuer fetched", extra={"fields": {"keys": len({key.kid for key in keys})}})
         # A key that was withdrawn opens nothing any more, nor does what it had signed.
         self._verified.clear()
         self._keys = keys
-        self._fetched_at = self._clock()
         self._lifecycle.degrade("oidc", None)
 
     def _document(self) -> bytes:
