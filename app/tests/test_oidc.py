@@ -20,7 +20,7 @@ from issuer import AUDIENCE, MAKERS, Issuer
 from stub import digit, loaded
 from waiting import eventually
 
-from genai_inference import oidc
+from genai_inference import middleware, oidc
 from genai_inference.api import create_app
 from genai_inference.model import WORD
 from genai_inference.oidc import find, keys_of, looks_like_a_token, name_of, scopes_of
@@ -163,6 +163,16 @@ def test_nothing_else_does(client: TestClient, issuer: Issuer, make: object, det
     check(answer, 401, detail)
     assert answer.headers["www-authenticate"] == INVALID
     assert not any(part in answer.text for part in token.split(".") if len(part) > 5)
+
+
+def test_forged_tokens_are_limited_and_others_are_not(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "WRONG_PER_SECOND", 1e-9)
+    good, expired, forged = issuer.token(), issuer.token(exp=NOW - 3600), _of_another(issuer)
+    with serving(issuer) as client:
+        assert predict(client, good) == 200  # the keys are there
+        assert {predict(client, forged) for _ in range(middleware.WRONG_BURST)} == {401}
+        # Whoever hears 401 for an expired one gets another.
+        assert (predict(client, forged), predict(client, expired), predict(client, good)) == (429, 401, 200)
 
 
 def test_without_a_token(client: TestClient) -> None:

@@ -1,7 +1,7 @@
 """Who may call: whoever has a key of the file, or a token of the issuer. Where neither is configured, everybody."""
 
 from .api_keys import KeyFile, client_of
-from .oidc import Refused, Tokens, looks_like_a_token
+from .oidc import Refused, Tokens, WrongKey, looks_like_a_token
 
 PROTECTED = "/v1/"  # the paths that only clients may ask for
 
@@ -37,7 +37,7 @@ class Admission:
             return client
         if self._tokens is not None and self._may_be_token(presented):
             return await self._tokens.client_of(presented)
-        raise Refused("This API key is not known.", challenge="Bearer")
+        raise WrongKey("This API key is not known.", challenge="Bearer")
 
     def _may_be_token(self, presented: bytes) -> bool:
         return self._keys is None or looks_like_a_token(presented)

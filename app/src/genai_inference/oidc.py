@@ -54,6 +54,12 @@ class Refused(Exception):  # an answer, not an accident
         self.challenge = challenge
 
 
+class WrongKey(Refused):
+    """A key that nobody has, or a token that the issuer did not sign. One that has expired is none of these: its client
+    is to hear so each time, and gets another.
+    """
+
+
 # The first that fits.
 DETAILS: tuple[tuple[type[Exception], str], ...] = (
     (jwt.ExpiredSignatureError, "The token has expired."),
@@ -159,14 +165,14 @@ class Tokens:
 
     async def _verify(self, token: bytes) -> dict[str, Any]:
         if len(token) > MOST_TOKEN_BYTES:
-            raise Refused(NOT_A_TOKEN)
+            raise WrongKey(NOT_A_TOKEN)
         try:
             header = jwt.get_unverified_header(token)
             kid, algorithm = header.get("kid"), header["alg"]
         except Exception:  # whatever strangers write there, it is their mistake and none of ours
-            raise Refused(NOT_A_TOKEN) from None
+            raise WrongKey(NOT_A_TOKEN) from None
         if algorithm not in ALGORITHMS:
-            raise Refused(f"The token must be signed with one of: {', '.join(ALGORITHMS)}.")
+            raise WrongKey(f"The token must be signed with one of: {', '.join(ALGORITHMS)}.")
         key = find(self._keys, kid, algorithm)
         if key is None:
             await self._refreshed()
@@ -191,7 +197,8 @@ class Tokens:
                 options={"require": ["aud", "exp", "iss", "sub"]},
             )
         except Exception as error:  # as above
-            raise Refused(next((say for kind, say in DETAILS if isinstance(error, kind)), NOT_A_TOKEN)) from None
+            detail = next((say for kind, say in DETAILS if isinstance(error, kind)), NOT_A_TOKEN)
+            raise (WrongKey if isinstance(error, jwt.InvalidSignatureError) else Refused)(detail) from None
         return claims
 
     def refresh(self) -> None:
