@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checks import check
@@ -319,6 +320,62 @@ def test_keys_and_tokens_side_by_side(issuer: Issuer, tmp_path: Path, caplog: py
     assert token not in caplog.text
 
 
+# {issuer: (header, claims)} beside what all have. Keycloak before 25 puts a nonce into every token; Dex makes access
+# tokens as it makes ID tokens, with the hash of a token that nobody has; Kubernetes' are for workloads.
+HASH = {"at_hash": "x"}
+ACCESS = {
+    "RFC 9068": ({"typ": "at+jwt"}, {"client_id": "spa", "jti": "1"}),
+    "RFC 9068, in full": ({"typ": "application/at+JWT"}, {"nonce": "n"}),
+    "Okta": ({"typ": "application/okta-internal-at+jwt"}, {"cid": "spa", "scp": ["read"]}),
+    "Keycloak": ({"typ": "JWT"}, {"typ": "Bearer", "azp": "spa", "scope": "openid"}),
+    "Keycloak before 25": ({"typ": "JWT"}, {"typ": "Bearer", "azp": "spa", "nonce": "n"}),
+    "Entra ID, a user": ({"typ": "JWT"}, {"azp": "spa", "scp": "read", "ver": "2.0", "tid": "t"}),
+    "Entra ID, an application": ({"typ": "JWT"}, {"azp": AUDIENCE, "roles": ["worker"], "ver": "2.0"}),
+    "Entra ID, version 1": ({"typ": "JWT"}, {"appid": "spa", "scp": "read", "ver": "1.0"}),
+    "Auth0": ({"typ": "JWT"}, {"azp": "spa", "scope": "openid read", "gty": "password"}),
+    "Auth0, no scope": ({"typ": "JWT"}, {"azp": "spa", "gty": "client-credentials"}),
+    "Dex": ({"typ": None}, HASH),
+    "Dex, with a nonce": ({"typ": None}, {**HASH, "nonce": "n", "email": "a@b.test"}),
+    "Dex, of another client": ({"typ": None}, {**HASH, "aud": [AUDIENCE, "spa"], "azp": "spa"}),
+    "Cognito": ({"typ": None}, {"token_use": "access", "client_id": "spa"}),
+    "Kubernetes": ({"typ": None}, {"kubernetes.io": {"namespace": "shop"}, "jti": "1"}),
+    "SPIFFE": ({"typ": "JOSE"}, {}),
+}
+OTHERS = {
+    "Keycloak's ID token": ({"typ": "JWT"}, {"typ": "ID", "azp": AUDIENCE, **HASH}),
+    "Keycloak's refresh token": ({"typ": "JWT"}, {"typ": "Refresh", "azp": AUDIENCE, "scope": "openid"}),
+    "Keycloak's logout token": ({"typ": "JWT"}, {"typ": "Logout", "events": {}}),
+    "Cognito's ID token": ({"typ": None}, {"token_use": "id", **HASH}),
+    "Entra's ID token": ({"typ": "JWT"}, {"nonce": "n", "ver": "2.0", "tid": "t"}),
+    "Entra's ID token, hybrid": ({"typ": "JWT"}, {"nonce": "n", "c_hash": "x", **HASH}),
+    "Auth0's ID token": ({"typ": "JWT"}, {"nonce": "n", "sid": "1"}),
+    "a logout token": ({"typ": "logout+jwt"}, {"events": {}, "sid": "1"}),
+    "a proof of possession": ({"typ": "dpop+jwt"}, {}),
+    "a type that is none": ({"typ": ["at+jwt"]}, {}),
+}
+
+
+@pytest.mark.parametrize(("header", "claims"), ACCESS.values(), ids=ACCESS)
+def test_access_tokens_open(client: TestClient, issuer: Issuer, header: dict[str, Any], claims: dict[str, Any]) -> None:
+    assert predict(client, issuer.token(header=header, **claims)) == 200
+
+
+@pytest.mark.parametrize(("header", "claims"), OTHERS.values(), ids=OTHERS)
+def test_tokens_for_something_else_do_not(
+    client: TestClient, issuer: Issuer, header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    answer = client.get("/v1/models", headers=bearer(issuer.token(header=header, **claims)))
+    check(answer, 401, "This is not an access token")
+    assert answer.headers["www-authenticate"] == INVALID
+
+
+def test_a_scope_settles_what_dex_leaves_in_doubt(issuer: Issuer) -> None:
+    """An ID token with the hash of an access token looks like Dex's access tokens, but no ID token has a scope."""
+    token = issuer.token(azp=AUDIENCE, nonce="n", at_hash="x")
+    with serving(issuer, oidc_scope="predict") as client:
+        assert predict(client, token) == 403
+
+
 SUBJECTS = {
     "shop": "shop",
     "6f0e0c3e-1d2b-4c5d-8e9f-000000000000": "6f0e0c3e-1d2b-4c5d-8e9f-000000000000",
@@ -340,7 +397,13 @@ def test_a_subject_becomes_a_word(subject: str, start: str) -> None:
 
 @pytest.mark.parametrize(
     ("claims", "scopes"),
-    [({}, set()), ({"scope": "a b"}, {"a", "b"}), ({"scp": ["a", "b"]}, {"a", "b"}), ({"scp": "a"}, {"a"})],
+    [
+        ({}, set()),
+        ({"scope": "a b"}, {"a", "b"}),
+        ({"scp": ["a", "b"]}, {"a", "b"}),
+        ({"scp": "a"}, {"a"}),
+        ({"scope": 5}, set()),
+    ],
 )
 def test_scopes(claims: dict[str, object], scopes: set[str]) -> None:
     assert scopes_of(claims) == scopes

@@ -37,8 +37,13 @@ MOST_VERIFIED = 4096
 MOST_TOKEN_BYTES = 2**14  # a longer one costs the event loop time before its signature is looked at
 WELL_KNOWN = "/.well-known/openid-configuration"
 UNKNOWN_KEY = "The token is signed with a key that its issuer does not publish."
+NOT_FOR_ACCESS = "This is not an access token: it was made for the client that got it, or for another use."
 NO_KEYS = "The token cannot be verified: its issuer's keys could not be fetched yet. Try again later."
 NOT_A_TOKEN = "This is not a token that can be verified."  # noqa: S105
+
+ACCESS_TYPES = ("at+jwt", "okta-internal-at+jwt")
+PLAIN_TYPES = ("jwt", "jose")
+ACCESS_CLAIMS = {"typ": "bearer", "token_use": "access"}
 
 # Three parts of base64url, of which the first begins a JSON object.
 _LIKE_A_TOKEN = re.compile(rb"e[wy][\w-]*\.[\w-]+\.[\w-]*")
@@ -124,7 +129,26 @@ def name_of(subject: str, marked: bool) -> str:
 def scopes_of(claims: dict[str, Any]) -> set[str]:
     """`scope` as in RFC 9068, words in one string; or `scp`, as some issuers call it, maybe as a list."""
     found = claims.get("scope") or claims.get("scp") or ""
-    return set(found.split() if isinstance(found, str) else map(str, found))
+    return set(found.split() if isinstance(found, str) else map(str, found) if isinstance(found, list) else ())
+
+
+def is_access_token(header: dict[str, Any], claims: dict[str, Any]) -> bool:
+    """Whether a good token was made for an API, and not to tell its client who signed in (an ID token), or who left.
+
+    Where the audience is a client's id, nothing but this tells the two apart. The token's own word counts first: `typ`
+    of the header (RFC 9068), `typ` of Keycloak's claims, `token_use` of Cognito's. Without one, a scope makes it an
+    access token, and a nonce or the hash of a code an ID token. `at_hash` proves nothing: Dex puts one, and the nonce,
+    into its access tokens, too. `azp`, which both kinds have, says who asked for the token.
+    """
+    kind = str(header.get("typ") or "JWT").lower().removeprefix("application/")
+    if kind in ACCESS_TYPES:
+        return True
+    if kind not in PLAIN_TYPES:
+        return False
+    for claim, access in ACCESS_CLAIMS.items():
+        if claim in claims:
+            return str(claims[claim]).lower() == access
+    return bool(scopes_of(claims)) or not ("c_hash" in claims or ("nonce" in claims and "at_hash" not in claims))
 
 
 class Tokens:
@@ -180,6 +204,8 @@ class Tokens:
         if key is None:
             raise Refused(UNKNOWN_KEY if self._keys else NO_KEYS)
         claims = self._claims(token, key)
+        if not is_access_token(header, claims):
+            raise Refused(NOT_FOR_ACCESS)
         if self._scope is not None and self._scope not in scopes_of(claims):
             challenge = f'Bearer error="insufficient_scope", scope="{self._scope}"'
             raise Refused(f"The token does not have the scope {self._scope}.", 403, challenge)
