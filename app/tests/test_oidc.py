@@ -452,6 +452,8 @@ def test_what_looks_like_a_token(presented: str, is_one: bool) -> None:
         ("http://svc", False),
         ("http://localhost.evil.test", False),
         ("http://127.0.0.1@evil.test", False),
+        ("https://me:word@issuer.test", False),
+        ("https://issuer.test:port", False),
         ("ftp://issuer.test", False),
         ("https://", False),
         ("https://[", False),
