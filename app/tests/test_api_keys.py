@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 from stub import digit, loaded
 from waiting import eventually
 
-from genai_inference.api import create_app
+from genai_inference import jobs_routes
+from genai_inference.admission import PROTECTED
+from genai_inference.api import ROUTERS, create_app
 from genai_inference.api_keys import UNREADABLE_SECONDS, KeyFile, client_of, parse
 from genai_inference.lifecycle import Lifecycle
 from genai_inference.settings import Settings
@@ -69,6 +71,13 @@ def test_the_catalog_needs_a_key_too(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/version", "/openapi.json"])
 def test_probes_and_scrapers_need_none(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
+
+
+def test_every_other_route_needs_one() -> None:
+    """A route that shall be open has to be written down here."""
+    paths = {route.path for router in (*ROUTERS, jobs_routes.router) for route in router.routes}  # type: ignore[attr-defined]
+    unprotected = {path for path in paths if not path.startswith(PROTECTED)}
+    assert unprotected == {"/health", "/ready", "/metrics", "/version", "/", "/page/{name}"}
 
 
 def test_the_log_says_who_but_not_the_key(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
