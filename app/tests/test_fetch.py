@@ -14,6 +14,7 @@ import package
 import pytest
 from command import run
 from faulty import Answer, Faulty, serving
+from issuer import context
 from package import nothing_left, pin, refused
 from waiting import eventually
 
@@ -215,6 +216,72 @@ def test_a_server_that_trickles_ends_in_time(archives: Archives, source: Path, t
     refused(result, f"{archives.url}/model.tar: not here within 2 s (GENAI_FETCH_SECONDS)")
     assert package.contents(target) == before
     nothing_left(target)
+
+
+class Hops(Faulty):
+    """Leads from `/1` to `leads[0]`, from `/2` to `leads[1]`; everything else is the archive."""
+
+    def __init__(self, archive: bytes = b"") -> None:
+        super().__init__(self._answer)
+        self.archive, self.leads = archive, [""]
+
+    def _answer(self, path: str, _: Mapping[str, str]) -> Answer:
+        number = path.strip("/")
+        return (302, {"Location": self.leads[int(number) - 1]}, b"") if number.isdigit() else (200, {}, self.archive)
+
+
+@pytest.fixture
+def hops(source: Path, tmp_path: Path) -> Iterator[tuple[Hops, Hops, dict[str, str]]]:
+    """A server with a certificate, one without, and the variables by which the former is trusted."""
+    safe, plain = Hops(tar_of(source)), Hops(tar_of(source))
+    with serving(safe.secured(context(tmp_path / "server.pem"))), serving(plain):
+        yield safe, plain, {"SSL_CERT_FILE": str(tmp_path / "server.pem")}
+
+
+def test_no_hop_leads_to_http(hops: tuple[Hops, Hops, dict[str, str]], target: Path) -> None:
+    safe, plain, trust = hops
+    safe.leads, plain.leads = [f"{plain.url}/1", f"{plain.url}/model.tar"], [f"{safe.url}/model.tar"]
+    for way in ("1", "2"):  # back to https, and not
+        result = run("fetch", "--from", f"{safe.url}/{way}", "--to", str(target), **trust)
+        refused(result, f"{safe.url}/{way}: it leads from https:// to http://")
+    assert plain.asked == [], "nothing is asked there"
+    assert not target.exists()
+
+
+def test_other_hops_are_followed(hops: tuple[Hops, Hops, dict[str, str]], source: Path, target: Path) -> None:
+    safe, plain, trust = hops
+    safe.leads, plain.leads = ["/model.tar"], [f"{plain.url}/model.tar", f"{safe.url}/1"]
+    assert run("fetch", "--from", f"{safe.url}/1", "--to", str(target), **trust).returncode == 0
+    for way in ("1", "2"):
+        pinned = ("--to", str(target.parent / way), "--sha256", pin(source))
+        assert run("fetch", "--from", f"{plain.url}/{way}", *pinned, **trust).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "ftp://127.0.0.1:9/x",
+        "file:///etc/passwd",
+        "https://me:hunter@127.0.0.1:9/x",
+        "gs://hunter/x",
+        "https://[hunter",
+        "http://x:hunter/",
+    ],
+)
+def test_hops_to_anything_else_are_not(archives: Archives, target: Path, lead: str) -> None:
+    server = Hops()
+    server.leads = [lead]
+    with serving(server):
+        result = run("fetch", "--from", f"{server.url}/1", "--to", str(target), "--sha256", "0" * 64)
+    refused(result, f"{server.url}/1: ")
+    assert "hunter" not in result.stdout + result.stderr
+    assert '"trying again"' not in result.stdout
+
+
+def test_a_password_in_the_address_is_not_shown(target: Path) -> None:
+    result = run("fetch", "--from", "https://me:hunter@127.0.0.1:9/model.tar", "--to", str(target))
+    assert (result.returncode, "hunter" in result.stdout + result.stderr) == (3, False)
+    assert result.stderr.startswith("genai-inference: --from: ")
 
 
 HOSTILE = {

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checks import check
@@ -20,7 +21,7 @@ from issuer import AUDIENCE, MAKERS, Issuer
 from stub import digit, loaded
 from waiting import eventually
 
-from genai_inference import oidc
+from genai_inference import middleware, oidc
 from genai_inference.api import create_app
 from genai_inference.model import WORD
 from genai_inference.oidc import find, keys_of, looks_like_a_token, name_of, scopes_of
@@ -165,6 +166,16 @@ def test_nothing_else_does(client: TestClient, issuer: Issuer, make: object, det
     assert not any(part in answer.text for part in token.split(".") if len(part) > 5)
 
 
+def test_forged_tokens_are_limited_and_others_are_not(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "WRONG_PER_SECOND", 1e-9)
+    good, expired, forged = issuer.token(), issuer.token(exp=NOW - 3600), _of_another(issuer)
+    with serving(issuer) as client:
+        assert predict(client, good) == 200  # the keys are there
+        assert {predict(client, forged) for _ in range(middleware.WRONG_BURST)} == {401}
+        # Whoever hears 401 for an expired one gets another.
+        assert (predict(client, forged), predict(client, expired), predict(client, good)) == (429, 401, 200)
+
+
 def test_without_a_token(client: TestClient) -> None:
     answer = client.post("/v1/predict", json=ONE)
     check(answer, 401, "A token is needed")
@@ -194,6 +205,20 @@ def test_new_keys_are_found_and_old_ones_forgotten(
     issuer.rotate("third")
     eventually(lambda: predict(client, issuer.token("third")) == 200, "a token of the newest key opens")
     assert predict(client, old) == 401
+
+
+def test_keys_are_fetched_again_though_nobody_calls(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first to call after a quiet night could use a key that was withdrawn."""
+    monkeypatch.setattr(oidc, "FRESH_SECONDS", 0.1)
+    monkeypatch.setattr(oidc, "REFETCH_SECONDS", 0.05)
+    with serving(issuer) as client:
+        token = issuer.token()
+        assert predict(client, token) == 200
+        issuer.rotate("second")
+        del issuer.keys["first"]
+        asked = issuer.asked.count("/keys")
+        eventually(lambda: issuer.asked.count("/keys") > asked + 1, "fetched again")
+        assert predict(client, token) == 401
 
 
 def test_tokens_of_unknown_keys_do_not_make_it_ask_again_and_again(client: TestClient, issuer: Issuer) -> None:
@@ -295,6 +320,62 @@ def test_keys_and_tokens_side_by_side(issuer: Issuer, tmp_path: Path, caplog: py
     assert token not in caplog.text
 
 
+# {issuer: (header, claims)} beside what all have. Keycloak before 25 puts a nonce into every token; Dex makes access
+# tokens as it makes ID tokens, with the hash of a token that nobody has; Kubernetes' are for workloads.
+HASH = {"at_hash": "x"}
+ACCESS = {
+    "RFC 9068": ({"typ": "at+jwt"}, {"client_id": "spa", "jti": "1"}),
+    "RFC 9068, in full": ({"typ": "application/at+JWT"}, {"nonce": "n"}),
+    "Okta": ({"typ": "application/okta-internal-at+jwt"}, {"cid": "spa", "scp": ["read"]}),
+    "Keycloak": ({"typ": "JWT"}, {"typ": "Bearer", "azp": "spa", "scope": "openid"}),
+    "Keycloak before 25": ({"typ": "JWT"}, {"typ": "Bearer", "azp": "spa", "nonce": "n"}),
+    "Entra ID, a user": ({"typ": "JWT"}, {"azp": "spa", "scp": "read", "ver": "2.0", "tid": "t"}),
+    "Entra ID, an application": ({"typ": "JWT"}, {"azp": AUDIENCE, "roles": ["worker"], "ver": "2.0"}),
+    "Entra ID, version 1": ({"typ": "JWT"}, {"appid": "spa", "scp": "read", "ver": "1.0"}),
+    "Auth0": ({"typ": "JWT"}, {"azp": "spa", "scope": "openid read", "gty": "password"}),
+    "Auth0, no scope": ({"typ": "JWT"}, {"azp": "spa", "gty": "client-credentials"}),
+    "Dex": ({"typ": None}, HASH),
+    "Dex, with a nonce": ({"typ": None}, {**HASH, "nonce": "n", "email": "a@b.test"}),
+    "Dex, of another client": ({"typ": None}, {**HASH, "aud": [AUDIENCE, "spa"], "azp": "spa"}),
+    "Cognito": ({"typ": None}, {"token_use": "access", "client_id": "spa"}),
+    "Kubernetes": ({"typ": None}, {"kubernetes.io": {"namespace": "shop"}, "jti": "1"}),
+    "SPIFFE": ({"typ": "JOSE"}, {}),
+}
+OTHERS = {
+    "Keycloak's ID token": ({"typ": "JWT"}, {"typ": "ID", "azp": AUDIENCE, **HASH}),
+    "Keycloak's refresh token": ({"typ": "JWT"}, {"typ": "Refresh", "azp": AUDIENCE, "scope": "openid"}),
+    "Keycloak's logout token": ({"typ": "JWT"}, {"typ": "Logout", "events": {}}),
+    "Cognito's ID token": ({"typ": None}, {"token_use": "id", **HASH}),
+    "Entra's ID token": ({"typ": "JWT"}, {"nonce": "n", "ver": "2.0", "tid": "t"}),
+    "Entra's ID token, hybrid": ({"typ": "JWT"}, {"nonce": "n", "c_hash": "x", **HASH}),
+    "Auth0's ID token": ({"typ": "JWT"}, {"nonce": "n", "sid": "1"}),
+    "a logout token": ({"typ": "logout+jwt"}, {"events": {}, "sid": "1"}),
+    "a proof of possession": ({"typ": "dpop+jwt"}, {}),
+    "a type that is none": ({"typ": ["at+jwt"]}, {}),
+}
+
+
+@pytest.mark.parametrize(("header", "claims"), ACCESS.values(), ids=ACCESS)
+def test_access_tokens_open(client: TestClient, issuer: Issuer, header: dict[str, Any], claims: dict[str, Any]) -> None:
+    assert predict(client, issuer.token(header=header, **claims)) == 200
+
+
+@pytest.mark.parametrize(("header", "claims"), OTHERS.values(), ids=OTHERS)
+def test_tokens_for_something_else_do_not(
+    client: TestClient, issuer: Issuer, header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    answer = client.get("/v1/models", headers=bearer(issuer.token(header=header, **claims)))
+    check(answer, 401, "This is not an access token")
+    assert answer.headers["www-authenticate"] == INVALID
+
+
+def test_a_scope_settles_what_dex_leaves_in_doubt(issuer: Issuer) -> None:
+    """An ID token with the hash of an access token looks like Dex's access tokens, but no ID token has a scope."""
+    token = issuer.token(azp=AUDIENCE, nonce="n", at_hash="x")
+    with serving(issuer, oidc_scope="predict") as client:
+        assert predict(client, token) == 403
+
+
 SUBJECTS = {
     "shop": "shop",
     "6f0e0c3e-1d2b-4c5d-8e9f-000000000000": "6f0e0c3e-1d2b-4c5d-8e9f-000000000000",
@@ -316,7 +397,13 @@ def test_a_subject_becomes_a_word(subject: str, start: str) -> None:
 
 @pytest.mark.parametrize(
     ("claims", "scopes"),
-    [({}, set()), ({"scope": "a b"}, {"a", "b"}), ({"scp": ["a", "b"]}, {"a", "b"}), ({"scp": "a"}, {"a"})],
+    [
+        ({}, set()),
+        ({"scope": "a b"}, {"a", "b"}),
+        ({"scp": ["a", "b"]}, {"a", "b"}),
+        ({"scp": "a"}, {"a"}),
+        ({"scope": 5}, set()),
+    ],
 )
 def test_scopes(claims: dict[str, object], scopes: set[str]) -> None:
     assert scopes_of(claims) == scopes
@@ -365,6 +452,8 @@ def test_what_looks_like_a_token(presented: str, is_one: bool) -> None:
         ("http://svc", False),
         ("http://localhost.evil.test", False),
         ("http://127.0.0.1@evil.test", False),
+        ("https://me:word@issuer.test", False),
+        ("https://issuer.test:port", False),
         ("ftp://issuer.test", False),
         ("https://", False),
         ("https://[", False),

@@ -15,6 +15,7 @@ from stub import digit, loaded
 from waiting import eventually
 
 from genai_inference.api import create_app
+from genai_inference.middleware import WRONG_BURST, Authenticate
 from genai_inference.rate_limit import LONGEST_SECONDS, Bucket, Buckets, LimitRate, Verdict, client_of, take
 from genai_inference.settings import Settings
 
@@ -99,9 +100,9 @@ def clock() -> Clock:
 
 
 def limited(app: FastAPI, clock: Clock) -> FastAPI:
-    """The application with this clock in its LimitRate."""
+    """The application with this clock in all that limits rates."""
     for middleware in app.user_middleware:
-        if middleware.cls is LimitRate:
+        if middleware.cls in (LimitRate, Authenticate):
             middleware.kwargs["clock"] = clock
     return app
 
@@ -147,6 +148,19 @@ def test_who_is_nobody_takes_nobodys_tokens(client: TestClient) -> None:
         for _ in range(3 * BURST):
             assert client.get("/v1/models", headers=headers).status_code == 401
     assert limits(client.get("/v1/models", headers={"X-API-Key": KEY})) == ("4", "3", "1")
+
+
+def test_wrong_keys_are_limited_and_a_right_one_is_not(client: TestClient, clock: Clock) -> None:
+    """All of these come from the same address, as from behind a proxy."""
+    wrong = [client.get("/v1/models", headers={"X-API-Key": f"wrong{number}"}) for number in range(WRONG_BURST + 2)]
+    assert [answer.status_code for answer in wrong] == [401] * WRONG_BURST + [429] * 2
+    check(wrong[-1], 429, "Too many wrong keys or tokens from this address; try again in 1 s.")
+    assert wrong[-1].headers["retry-after"] == "1"
+    assert client.get("/v1/models", headers={"X-API-Key": KEY}).status_code == 200
+    check(client.get("/v1/models"), 401, "An API key is needed")  # who has none yet is asked for one
+    clock.now += 1.0
+    again = [client.get("/v1/models", headers={"X-API-Key": "wrong"}).status_code for _ in range(2)]
+    assert again == [401, 429]
 
 
 @pytest.mark.parametrize(

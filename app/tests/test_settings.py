@@ -182,3 +182,132 @@ def test_settings_that_need_each_other(
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{message}"):
         read_settings()
+
+
+UNKNOWN = {
+    "GENAI_API_KEY_FILE": "GENAI_API_KEYS_FILE",
+    "GENAI_OIDC_ISSUER_URL": "GENAI_OIDC_ISSUER",
+    "genai_api_key_file": "GENAI_API_KEYS_FILE",
+    "GENAI_RATE_PER_SECONDS": "GENAI_RATE_PER_SECOND",
+    "GENAI_COLOUR_OF_THE_SKY": None,
+    "GENAI_": None,
+    "GENAI_API_KEYS_PORT": "GENAI_API_KEYS_FILE",  # would be a Service's with tcp://
+}
+
+
+@pytest.mark.parametrize(("name", "meant"), UNKNOWN.items(), ids=UNKNOWN)
+def test_a_setting_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None
+) -> None:
+    monkeypatch.setenv(name, "a-secret")
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert str(caught.value) == f"{name}: no such setting" + (f"; {meant} is the nearest one" if meant else "")
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "benchmark", "fetch"])
+def test_every_command_that_reads_settings_refuses_it(command: str) -> None:
+    arguments = ("--from", "/nowhere", "--to", "/nowhere/else") if command == "fetch" else ()
+    code, stderr = start(command, *arguments, GENAI_API_KEY_FILE="/etc/keys")
+    assert (code, stderr) == (
+        2,
+        "genai-inference: GENAI_API_KEY_FILE: no such setting; GENAI_API_KEYS_FILE is the nearest one\n",
+    )
+
+
+def test_unknown_and_bad_ones_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"GENAI_PORT": "http", "GENAI_DEVISE": "cpu", "GENAI_HOSTS": "::"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"^GENAI_DEVISE: .*; GENAI_HOSTS: .*; GENAI_PORT='http': "):
+        read_settings()
+
+
+# What Kubernetes puts into every pod of the namespace for Services called genai, genai-api and genai-model-dir.
+LINKS = {
+    "GENAI_SERVICE_HOST": "10.96.0.7",
+    "GENAI_SERVICE_PORT": "8080",
+    "GENAI_SERVICE_PORT_HTTP": "8080",
+    "GENAI_PORT_8080_TCP": "tcp://10.96.0.7:8080",
+    "GENAI_PORT_8080_TCP_ADDR": "10.96.0.7",
+    "GENAI_PORT_8080_TCP_PORT": "8080",
+    "GENAI_PORT_8080_TCP_PROTO": "tcp",
+    "GENAI_API_PORT": "tcp://10.96.0.8:80",
+    "GENAI_API_SERVICE_HOST": "fd00::8",
+    "GENAI_API_PORT_53_UDP": "udp://10.96.0.8:53",
+    "GENAI_MODEL_DIR_SERVICE_PORT": "80",
+}
+
+
+def test_what_kubernetes_says_of_services_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == Settings()
+
+
+def test_a_service_called_genai_takes_no_port_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes would set it to this in place of the default."""
+    monkeypatch.setenv("GENAI_PORT", "tcp://10.96.0.7:8080")
+    with pytest.raises(SettingsError, match=r"^GENAI_PORT='tcp://10\.96\.0\.7:8080': .*integer"):
+        read_settings()
+
+
+PASSWORDS = {
+    "GENAI_OIDC_ISSUER": "https://me:word@issuer.test",
+    "GENAI_OIDC_JWKS_URL": "https://me:word@issuer.test/keys",
+}
+
+
+@pytest.mark.parametrize(("name", "url"), PASSWORDS.items(), ids=PASSWORDS)
+def test_a_password_in_the_url_of_an_issuer_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    for variable, value in {**ISSUER, name: url}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{name}=.*without a user's name") as caught:
+        read_settings()
+    assert "word" not in str(caught.value)
+
+
+# In each, `hunter` is part of a password that should have been written with %2F, %23 or %3F.
+BAD_URLS = {
+    "a slash": "redis://:my/hunter@redis:6379",
+    "a hash": "redis://:my#hunter@redis:6379",
+    "a question mark": "redis://:my?hunter@redis:6379",
+    "no port": "redis://redis:hunter/0",
+    "half an address": "redis://[hunter",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
+def test_a_url_of_redis_that_cannot_be_read_is_named_and_not_shown(url: str) -> None:
+    code, stderr = start(GENAI_REDIS_URL=url, GENAI_HOST="127.0.0.1", GENAI_PORT="0")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert stderr.startswith("genai-inference: GENAI_REDIS_URL: ")
+    assert "hunter" not in stderr
+
+
+@pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
+def test_a_url_of_postgresql_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """It would be used at the first query only, and `/ready` would show a part of it."""
+    monkeypatch.setenv("GENAI_DATABASE_URL", url.replace("redis:", "postgresql:", 1))
+    with pytest.raises(SettingsError, match=r"^GENAI_DATABASE_URL: .*not a URL that can be read") as caught:
+        read_settings()
+    assert "hunter" not in str(caught.value)
+
+
+GOOD_URLS = [
+    *(
+        "redis://redis",
+        "redis://:hunter@redis:6379/1",
+        "rediss://me:a%2Fb@[fd00::1]:6380",
+        "unix:///run/redis.sock?db=1",
+    ),
+    *("postgresql://me:hunter@a:5432,b:5433/genai?target_session_attrs=read-write", "postgresql:///genai?host=/run/pg"),
+    *("postgres://me@[::1]/genai", "postgresql://me:a@b@host/genai"),
+]
+
+
+@pytest.mark.parametrize("url", GOOD_URLS)
+def test_urls_of_stores(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GENAI_DATABASE_URL" if url.startswith("postgres") else "GENAI_REDIS_URL", url)
+    read_settings()

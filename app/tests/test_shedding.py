@@ -1,12 +1,16 @@
 """What a full queue refuses, on a real connection: before a body is looked at, and without losing what follows."""
 
+import hashlib
 import re
 import socket
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from checks import check
+from issuer import AUDIENCE, Issuer
 from processes import PREDICT, Server, Start
 from stub import digit
 from waiting import LIMIT_SECONDS, eventually
@@ -17,19 +21,24 @@ LAST = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 @pytest.fixture(scope="module")
 def server(start_once: Start) -> Server:
     """Busy with one prediction, with another one in its queue, and no room for a third."""
-    server = start_once("300", GENAI_MAX_BATCH_SIZE="1", GENAI_MAX_QUEUE="1", GENAI_DEADLINE_SECONDS="300")
+    return busy(start_once)
+
+
+def busy(start_once: Start, headers: dict[str, str] | None = None, **settings: str) -> Server:
+    limits = {"GENAI_MAX_BATCH_SIZE": "1", "GENAI_MAX_QUEUE": "1", "GENAI_DEADLINE_SECONDS": "300"}
+    server = start_once("300", **limits, **settings)
     server.becomes("/ready", 200)
     for waits in (0, 1):
-        threading.Thread(target=predict, args=(server,), daemon=True).start()
+        threading.Thread(target=predict, args=(server, headers), daemon=True).start()
         taken = [f"genai_http_requests_in_flight {waits + 2}.0", f'genai_queue_depth{{model="stub"}} {waits}.0']
         eventually(lambda: all(line in server.metrics() for line in taken), "it is taken")  # noqa: B023
     return server
 
 
-def predict(server: Server) -> None:
+def predict(server: Server, headers: dict[str, str] | None = None) -> None:
     """Until the server ends."""
     with pytest.raises(httpx.HTTPError):
-        httpx.post(f"{server.url}/v1/predict", json={"instances": [digit(1)]}, timeout=300)
+        httpx.post(f"{server.url}/v1/predict", json={"instances": [digit(1)]}, headers=headers, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +105,46 @@ def test_who_reads_no_refusals_gets_no_more_of_them(server: Server) -> None:
             connection.sendall(request)
     assert server.resident() - resident < 16 * 2**20
     assert server.status("/health") == 200
+
+
+KEY = "a-long-random-word"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    issuer = Issuer()
+    issuer.rotate("first")
+    issuer.start()
+    yield issuer
+    issuer.stop()
+
+
+@pytest.fixture(scope="module")
+def closed(start_once: Start, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """As busy, and only for those who have KEY or a token."""
+    file: Path = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(f"shop {hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    tokens = {"GENAI_OIDC_ISSUER": issuer.url, "GENAI_OIDC_AUDIENCE": AUDIENCE}
+    return busy(start_once, {"X-API-Key": KEY}, GENAI_API_KEYS_FILE=str(file), **tokens)
+
+
+def dropped(server: Server) -> float:
+    return sum(map(float, re.findall(r'genai_requests_dropped_total{.*reason="queue_full"} (.*)', server.metrics())))
+
+
+@pytest.mark.parametrize("model", ["stub", "no-such-model"])
+@pytest.mark.parametrize("key", [{}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer eyJh.eyJh.x"}], ids=str)
+def test_a_stranger_hears_nothing_of_the_queue(closed: Server, key: dict[str, str], model: str) -> None:
+    before = dropped(closed)
+    check(httpx.post(f"{closed.url}/v1/models/{model}:predict", content=b"rubbish", headers=key), 401, "")
+    assert dropped(closed) == before
+
+
+def test_clients_hear_that_it_is_full(closed: Server, issuer: Issuer) -> None:
+    before = dropped(closed)
+    key, token = {"X-API-Key": KEY}, {"Authorization": f"Bearer {issuer.token()}"}
+    # A token that is new is verified, and known from then on.
+    for headers in (key, token, token):
+        refused = httpx.post(f"{closed.url}/v1/predict", json={"instances": [digit(1)]}, headers=headers)
+        check(refused, 429, "Too many requests are waiting; try again in ")
+    assert dropped(closed) == before + 3

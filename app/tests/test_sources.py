@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from genai_inference import sources
 from genai_inference.sources import (
     ATTEMPTS,
     Archive,
@@ -45,8 +46,35 @@ def test_anything_else_is_refused(address: str) -> None:
 
 
 def test_no_secret_of_a_url_is_shown() -> None:
-    shown = source_of("https://me:word@example.org:8443/model.tar?X-Amz-Signature=word", pinned=False).shown
+    shown = source_of("https://example.org:8443/model.tar?X-Amz-Signature=word", pinned=False).shown
     assert shown == "https://example.org:8443/model.tar"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:hunter@example.org/model.tar",
+        "https://hunter@example.org/model.tar",
+        "https://me:my/hunter@example.org/model.tar",
+        "https://me:hunter/2@example.org/model.tar",
+        "http://me:hunter@example.org/model.tar",
+        "s3://me:hunter@models/digits",
+        "https://example.org:hunter/model.tar",
+        "https://[hunter/model.tar",
+        "ftp://me:hunter@example.org/model.tar",
+        "https://example.org/a model.tar?X-Amz-Signature=hunter",
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(FetchError) as caught:
+        source_of(address, pinned=True).copy(Intake(Path("/nowhere"), 1))
+    assert "hunter" not in str(caught.value)
+
+
+def test_no_password_of_an_endpoint_is_shown() -> None:
+    assert sources._reason(ValueError("Invalid endpoint: http://me:a@b@minio:9000/")) == (
+        "Invalid endpoint: http://...@minio:9000/"
+    )
 
 
 @pytest.mark.parametrize("name", ["model.yaml", "./model.yaml", "a/b/c", "..a"])

@@ -7,7 +7,6 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 from . import __version__, benchmark_routes, jobs_routes, page, problems, routes
-from .api_keys import KeyFile
 from .engine import MakeEngine
 from .middleware import Authenticate, LeaveWhileDraining, LimitBody, Observe
 from .rate_limit import LimitRate
@@ -35,11 +34,7 @@ def assemble(settings: Settings, service: Service, routers: Iterable[APIRouter])
         middleware=[  # outermost first
             Middleware(LeaveWhileDraining, lifecycle=service.lifecycle),
             Middleware(Observe, metrics=service.metrics, traces=service.traces, audit=service.audit),
-            Middleware(
-                Authenticate,
-                keys=KeyFile(settings.api_keys_file) if settings.api_keys_file else None,
-                tokens=service.tokens,
-            ),
+            Middleware(Authenticate, admission=service.admission),
             Middleware(
                 LimitRate, per_second=settings.rate_per_second, burst=settings.rate_burst, metrics=service.metrics
             ),

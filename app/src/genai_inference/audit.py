@@ -4,7 +4,8 @@ what became of it, and nothing of what was sent or answered.
 A request only leaves its row in memory. Rows are written once a second, or sooner when many wait. While PostgreSQL is
 away they are kept, the newest QUEUED of them; what had to be dropped is counted.
 
-A route adds what it knows to the request's scope: `model` (a ModelCard), `instances` (int), `cache` (str).
+A route adds what it knows to the request's scope: `model` (a ModelCard), `instances` (int), `cache` (str);
+Authenticate adds `unaudited` (bool).
 """
 
 import asyncio
@@ -64,8 +65,8 @@ INSERT = (
 
 
 def is_audited(scope: Scope) -> bool:
-    """Whether the request does something: predictions, jobs."""
-    return scope["path"].startswith(PREFIX) and scope["method"] not in READING
+    """Whether the request does something: predictions, jobs. Of strangers, so many that they cannot fill the log."""
+    return scope["path"].startswith(PREFIX) and scope["method"] not in READING and not scope.get("unaudited")
 
 
 def verdict(status: int) -> str:

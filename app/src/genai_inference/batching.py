@@ -171,9 +171,13 @@ class Batcher:
         work.answer.add_done_callback(lambda _: self._settled(work, timer))
         return work.answer
 
+    def has_room(self, items: int = 1) -> bool:
+        """Whether so many more can wait."""
+        return self.waiting + items <= self.max_queue
+
     def check_room(self, items: int = 1) -> None:
         """QueueFull if so many more cannot wait. Asked before a body is decoded, it makes refusing cheap."""
-        if self.waiting + items > self.max_queue:
+        if not self.has_room(items):
             self._observer.dropped("queue_full")
             raise QueueFull(retry_after(self.waiting, self._items_per_second))
 

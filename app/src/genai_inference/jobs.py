@@ -5,8 +5,9 @@ import io
 import json
 import math
 import re
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ KEY = re.compile(r'("?)([A-Za-z0-9._:-]{1,128})\1')
 # The answer has a number for each label of each instance: about 20 bytes each, in one value of Redis.
 MOST_PROBABILITIES = 1_000_000
 MOST_SECONDS = 7 * 86400.0
+MEASURED_SECONDS = 2.0  # what scrapes are told of the queues may be so old: whoever reaches the port may scrape
 BULK_SECONDS = 5.0  # that the largest inputs and results may take on their way
 PUBLIC = (
     *("id", "status", "kind", "model", "gpus", "instances", "attempts", "cancel", "worker"),
@@ -152,10 +154,14 @@ def document(fields: dict[str, str]) -> dict[str, Any]:
 class Jobs:
     """The API's side. Every method raises Away while Redis does not answer."""
 
-    def __init__(self, redis: Redis, settings: Settings, metrics: JobMetrics) -> None:
+    def __init__(
+        self, redis: Redis, settings: Settings, metrics: JobMetrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._redis = redis
         self._settings = settings
         self._metrics = metrics
+        self._clock = clock
+        self._measured_at = float("-inf")
 
     async def submit(self, new: NewJob, model: str, client: str, key: str, request_id: str) -> tuple[str, bool]:
         """The job's id, and whether it is new: a `key` that is not empty finds the job it was used for before.
@@ -211,7 +217,10 @@ class Jobs:
         return found
 
     async def measure(self) -> None:
-        """Brings the gauges of the queues up to date, or empties them."""
+        """Brings the gauges of the queues up to date, or empties them: once in MEASURED_SECONDS, whoever scrapes."""
+        if self._clock() - self._measured_at < MEASURED_SECONDS:
+            return
+        self._measured_at = self._clock()
         idle = int(self._settings.worker_lease_seconds * 1000)
         try:
             for queue in QUEUES.values():

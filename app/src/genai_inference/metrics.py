@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter as Count
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 
@@ -128,6 +128,9 @@ class Metrics:
         self.rate_limited = Counter(
             "genai_rate_limited", "Requests refused because their client sent too many", registry=registry
         )
+        self._degraded = Gauge(
+            "genai_degraded", "A part that does not work although requests are answered: 1", ["part"], registry=registry
+        )
 
     def cached(self, model: str, result: str) -> None:
         self._cache.labels(model, result).inc()
@@ -183,6 +186,12 @@ class Metrics:
             self._memory.labels(name).set_function(lambda: memory() or 0)
         if utilization() is not None:
             self._utilization.labels(name).set_function(lambda: math.nan if (now := utilization()) is None else now)
+
+    def degraded(self, parts: Iterable[str]) -> None:
+        """These, and no others, do not work at the moment."""
+        self._degraded.clear()
+        for part in parts:
+            self._degraded.labels(part).set(1)
 
     def exposition(self) -> bytes:
         """All series. Those of a version that is gone stay for GONE_SECONDS: each scraper shall see its last counts."""

@@ -3,23 +3,29 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import request_id, tracing
-from .api_keys import KeyFile, client_of, presented_in
+from .admission import PROTECTED, Admission
+from .api_keys import presented_in
 from .audit import Audit
 from .in_flight import BYTES_PER_BODY_BYTE, InFlight
 from .lifecycle import Lifecycle
 from .metrics import Metrics
-from .oidc import Refused, Tokens, looks_like_a_token
+from .oidc import Refused, WrongKey
 from .problems import problem
+from .rate_limit import Buckets, client_of
 
 access = logging.getLogger("genai_inference.access")
-PROTECTED = "/v1/"
 PROBES = frozenset({"/health", "/ready", "/metrics"})
+# How often an address hears that its key is wrong. A right key is never refused for wrong ones: behind a proxy all
+# have its address, and whoever sent rubbish would shut out the others. Nobody guesses a key, however often he tries;
+# what is bounded is what he writes into the audit log.
+WRONG_PER_SECOND, WRONG_BURST = 1.0, 60
 
 
 class LeaveWhileDraining:
@@ -94,33 +100,32 @@ class Observe:
 class Authenticate:
     """Lets nobody without a key or a token into /v1; what probes, scrapers and clients ask first stays open."""
 
-    def __init__(self, app: ASGIApp, keys: KeyFile | None, tokens: Tokens | None = None) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
-        self._keys = keys
-        self._tokens = tokens
-        self._open = keys is None and tokens is None
+        self._admission = admission
+        self._wrong = Buckets(WRONG_PER_SECOND, WRONG_BURST, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._open or scope["type"] != "http" or not scope["path"].startswith(PROTECTED):
+        if self._admission.is_open or scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        if not scope["path"].startswith(PROTECTED):
+            self._admission.look()
             return await self._app(scope, receive, send)
         try:
-            scope["client_name"] = await self._client(presented_in(dict(scope["headers"])))
+            scope["client_name"] = await self._admission.client_of(presented_in(dict(scope["headers"])))
         except Refused as refused:
-            headers = {"WWW-Authenticate": refused.challenge, "Connection": "close"}
-            return await problem(refused.status, str(refused), headers)(scope, receive, send)
+            return await self._refusal(scope, refused)(scope, receive, send)
         await self._app(scope, receive, send)
 
-    async def _client(self, presented: bytes | None) -> str:
-        """Whose key or token this is, or Refused."""
-        if not presented:
-            needed, word = ("A token", "TOKEN") if self._keys is None else ("An API key", "KEY")
-            raise Refused(f"{needed} is needed: Authorization: Bearer {word}.", challenge="Bearer")
-        if self._tokens is not None and (self._keys is None or looks_like_a_token(presented)):
-            return await self._tokens.client_of(presented)
-        client = client_of(self._keys.keys, presented) if self._keys is not None else None
-        if client is None:
-            raise Refused("This API key is not known.", challenge="Bearer")
-        return client
+    def _refusal(self, scope: Scope, refused: Refused) -> Response:
+        headers = {"WWW-Authenticate": refused.challenge, "Connection": "close"}
+        if refused.status == HTTPStatus.UNAUTHORIZED:
+            verdict = self._wrong.take(client_of(scope))
+            scope["unaudited"] = not verdict.allowed
+            if isinstance(refused, WrongKey) and not verdict.allowed:
+                detail = f"Too many wrong keys or tokens from this address; try again in {verdict.retry_after} s."
+                return problem(429, detail, {"Retry-After": str(verdict.retry_after), "Connection": "close"})
+        return problem(refused.status, str(refused), headers)
 
 
 class LimitBody:

@@ -37,8 +37,13 @@ MOST_VERIFIED = 4096
 MOST_TOKEN_BYTES = 2**14  # a longer one costs the event loop time before its signature is looked at
 WELL_KNOWN = "/.well-known/openid-configuration"
 UNKNOWN_KEY = "The token is signed with a key that its issuer does not publish."
+NOT_FOR_ACCESS = "This is not an access token: it was made for the client that got it, or for another use."
 NO_KEYS = "The token cannot be verified: its issuer's keys could not be fetched yet. Try again later."
 NOT_A_TOKEN = "This is not a token that can be verified."  # noqa: S105
+
+ACCESS_TYPES = ("at+jwt", "okta-internal-at+jwt")
+PLAIN_TYPES = ("jwt", "jose")
+ACCESS_CLAIMS = {"typ": "bearer", "token_use": "access"}
 
 # Three parts of base64url, of which the first begins a JSON object.
 _LIKE_A_TOKEN = re.compile(rb"e[wy][\w-]*\.[\w-]+\.[\w-]*")
@@ -52,6 +57,12 @@ class Refused(Exception):  # an answer, not an accident
         super().__init__(detail)
         self.status = status
         self.challenge = challenge
+
+
+class WrongKey(Refused):
+    """A key that nobody has, or a token that the issuer did not sign. One that has expired is none of these: its client
+    is to hear so each time, and gets another.
+    """
 
 
 # The first that fits.
@@ -118,7 +129,26 @@ def name_of(subject: str, marked: bool) -> str:
 def scopes_of(claims: dict[str, Any]) -> set[str]:
     """`scope` as in RFC 9068, words in one string; or `scp`, as some issuers call it, maybe as a list."""
     found = claims.get("scope") or claims.get("scp") or ""
-    return set(found.split() if isinstance(found, str) else map(str, found))
+    return set(found.split() if isinstance(found, str) else map(str, found) if isinstance(found, list) else ())
+
+
+def is_access_token(header: dict[str, Any], claims: dict[str, Any]) -> bool:
+    """Whether a good token was made for an API, and not to tell its client who signed in (an ID token), or who left.
+
+    Where the audience is a client's id, nothing but this tells the two apart. The token's own word counts first: `typ`
+    of the header (RFC 9068), `typ` of Keycloak's claims, `token_use` of Cognito's. Without one, a scope makes it an
+    access token, and a nonce or the hash of a code an ID token. `at_hash` proves nothing: Dex puts one, and the nonce,
+    into its access tokens, too. `azp`, which both kinds have, says who asked for the token.
+    """
+    kind = str(header.get("typ") or "JWT").lower().removeprefix("application/")
+    if kind in ACCESS_TYPES:
+        return True
+    if kind not in PLAIN_TYPES:
+        return False
+    for claim, access in ACCESS_CLAIMS.items():
+        if claim in claims:
+            return str(claims[claim]).lower() == access
+    return bool(scopes_of(claims)) or not ("c_hash" in claims or ("nonce" in claims and "at_hash" not in claims))
 
 
 class Tokens:
@@ -133,37 +163,40 @@ class Tokens:
         self._lifecycle = lifecycle
         self._clock = clock
         self._keys: tuple[Key, ...] = ()
-        self._asked_at = self._fetched_at = float("-inf")
+        self._asked_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._next: asyncio.TimerHandle | None = None
         # {SHA-256 of a token that was good: (its client, when it expires)}
         self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    async def client_of(self, token: bytes) -> str:
-        """The name of the client whose token this is; Refused if it is not good."""
-        if self._clock() - self._fetched_at > FRESH_SECONDS:
-            self.refresh()
+    def known(self, token: bytes) -> str | None:
+        """The name of the client whose token this is, if it was verified before and has not expired."""
         digest = hashlib.sha256(token).digest()
         client, expires = self._verified.get(digest, ("", 0.0))
-        if time.time() < expires + LEEWAY_SECONDS:
-            self._verified.move_to_end(digest)
-            return client
+        if time.time() >= expires + LEEWAY_SECONDS:
+            return None
+        self._verified.move_to_end(digest)
+        return client
+
+    async def client_of(self, token: bytes) -> str:
+        """The name of the client whose token this is, once that is verified; Refused if it is not good."""
         claims = await self._verify(token)
         client = name_of(str(claims["sub"]), self._marked)
-        self._verified[digest] = client, float(claims["exp"])
+        self._verified[hashlib.sha256(token).digest()] = client, float(claims["exp"])
         if len(self._verified) > MOST_VERIFIED:
             self._verified.popitem(last=False)
         return client
 
     async def _verify(self, token: bytes) -> dict[str, Any]:
         if len(token) > MOST_TOKEN_BYTES:
-            raise Refused(NOT_A_TOKEN)
+            raise WrongKey(NOT_A_TOKEN)
         try:
             header = jwt.get_unverified_header(token)
             kid, algorithm = header.get("kid"), header["alg"]
         except Exception:  # whatever strangers write there, it is their mistake and none of ours
-            raise Refused(NOT_A_TOKEN) from None
+            raise WrongKey(NOT_A_TOKEN) from None
         if algorithm not in ALGORITHMS:
-            raise Refused(f"The token must be signed with one of: {', '.join(ALGORITHMS)}.")
+            raise WrongKey(f"The token must be signed with one of: {', '.join(ALGORITHMS)}.")
         key = find(self._keys, kid, algorithm)
         if key is None:
             await self._refreshed()
@@ -171,6 +204,8 @@ class Tokens:
         if key is None:
             raise Refused(UNKNOWN_KEY if self._keys else NO_KEYS)
         claims = self._claims(token, key)
+        if not is_access_token(header, claims):
+            raise Refused(NOT_FOR_ACCESS)
         if self._scope is not None and self._scope not in scopes_of(claims):
             challenge = f'Bearer error="insufficient_scope", scope="{self._scope}"'
             raise Refused(f"The token does not have the scope {self._scope}.", 403, challenge)
@@ -188,7 +223,8 @@ class Tokens:
                 options={"require": ["aud", "exp", "iss", "sub"]},
             )
         except Exception as error:  # as above
-            raise Refused(next((say for kind, say in DETAILS if isinstance(error, kind)), NOT_A_TOKEN)) from None
+            detail = next((say for kind, say in DETAILS if isinstance(error, kind)), NOT_A_TOKEN)
+            raise (WrongKey if isinstance(error, jwt.InvalidSignatureError) else Refused)(detail) from None
         return claims
 
     def refresh(self) -> None:
@@ -211,19 +247,25 @@ class Tokens:
             if "oidc" not in self._lifecycle.degraded:  # said once, not for each try
                 log.warning("keys of the issuer not fetched", extra={"fields": {"reason": reason}})
             self._lifecycle.degrade("oidc", reason)
-            asyncio.get_running_loop().call_later(REFETCH_SECONDS, self.refresh)
+            self._refresh_in(REFETCH_SECONDS)
         else:
-            self._take(keys, document)
+            self._take(keys)
+            self._refresh_in(max(REFETCH_SECONDS, FRESH_SECONDS))
         finally:
             self._fetching = None
 
-    def _take(self, keys: tuple[Key, ...], document: bytes) -> None:
+    def _refresh_in(self, seconds: float) -> None:
+        """Has the keys fetched then, whether anybody calls or not."""
+        if self._next is not None:
+            self._next.cancel()
+        self._next = asyncio.get_running_loop().call_later(seconds, self.refresh)
+
+    def _take(self, keys: tuple[Key, ...]) -> None:
         if {(key.kid, key.algorithm) for key in keys} != {(key.kid, key.algorithm) for key in self._keys}:
             log.info("keys of the issuer fetched", extra={"fields": {"keys": len({key.kid for key in keys})}})
         # A key that was withdrawn opens nothing any more, nor does what it had signed.
         self._verified.clear()
         self._keys = keys
-        self._fetched_at = self._clock()
         self._lifecycle.degrade("oidc", None)
 
     def _document(self) -> bytes:

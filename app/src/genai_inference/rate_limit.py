@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .admission import PROTECTED
 from .metrics import Metrics
-from .middleware import PROTECTED
 from .problems import problem
 
 MOST_CLIENTS = 10_000

@@ -203,6 +203,7 @@ async def metrics(request: Request, service: ServiceDep) -> Response:
         raise HTTPException(404)
     if service.jobs is not None:
         await service.jobs.measure()
+    service.metrics.degraded(list(service.lifecycle.degraded))
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from . import bodies, problems, tracing
+from .admission import Admission
+from .api_keys import KeyFile
 from .audit import Audit
 from .benchmark_reader import Benchmarks
 from .cache import Cache
@@ -80,6 +82,8 @@ class Service:
         self.audit = Audit(self.postgres, self.lifecycle, self.metrics) if settings.audit and self.postgres else None
         self.traces = tracing.traces()
         self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
+        keys = KeyFile(settings.api_keys_file, self.lifecycle) if settings.api_keys_file else None
+        self.admission = Admission(keys, self.tokens)
         self._unpacking = Unpacking(usable_cpus())
 
     async def start(self) -> None:

@@ -2,6 +2,9 @@
 optional file that lists several models.
 """
 
+import difflib
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +30,13 @@ PREFIX = "GENAI_"
 QUEUED_BATCHES = 8
 SECRETS = ("redis_url", "database_url")
 
+# Variables by which Kubernetes tells every pod of a namespace of its Services: with one called genai, or genai-...,
+# these begin like settings.
+_LINK = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_LINKED = re.compile(r"(tcp|udp|sctp)://")
+_HOSTS = re.compile(r"(.*@)?((\[[^\]@]*\]|[^\[\]:,@]*)(:\d*)?(,|$))+")  # of PostgreSQL there may be several
+_UNREADABLE = "not a URL that can be read: in a password, / is %2F, # is %23, ? is %3F and @ is %40"
+
 
 class SettingsError(Exception):
     """A setting the service cannot start with; the message names the variable."""
@@ -35,11 +45,19 @@ class SettingsError(Exception):
 
 
 def _url(*schemes: str) -> Callable[[SecretStr], SecretStr]:
-    """A check that a secret is a URL of one of these schemes; its message does not repeat the secret."""
+    """A check that a secret is a URL of one of these schemes; its message does not repeat the secret. Libraries would
+    repeat what they take for a port, which is the end of a password with a slash.
+    """
 
     def check(value: SecretStr) -> SecretStr:
         if value.get_secret_value().partition("://")[0] not in schemes:
             raise ValueError(f"a URL that begins with {schemes[0]}:// expected")
+        try:
+            hosts = urlsplit(value.get_secret_value()).netloc
+        except ValueError:
+            raise ValueError(_UNREADABLE) from None
+        if not _HOSTS.fullmatch(hosts):
+            raise ValueError(_UNREADABLE)
         return value
 
     return check
@@ -64,19 +82,22 @@ def _holds_a_body(size: int, others: ValidationInfo) -> int:
 def is_safe(url: str) -> bool:
     """Whether what is read there is what its owner wrote: https; or http on this machine, or to a Service of the same
     cluster (`*.svc`), for which no public authority issues certificates, and whose network its operators answer for.
+    A name and a password in it would be shown by whatever fails to use them.
     """
     try:
         parts = urlsplit(url)
+        _ = parts.port
         host = (parts.hostname or "").removesuffix(".cluster.local")
     except ValueError:
         return False
     inside = host in ("localhost", "127.0.0.1", "::1") or host.endswith(".svc")
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and inside))
+    return bool(host) and "@" not in parts.netloc and (parts.scheme == "https" or (parts.scheme == "http" and inside))
 
 
 def _safe_url(value: str) -> str:
     if not is_safe(value):
-        raise ValueError("an https:// URL expected (http:// only on this machine or to a Service, *.svc)")
+        where = "http:// only on this machine or to a Service, *.svc"
+        raise ValueError(f"an https:// URL expected, without a user's name ({where})")
     return value
 
 
@@ -204,12 +225,38 @@ class Settings(ModelOptions, BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Settings from the environment; SettingsError with one line about every bad variable."""
+    """Settings from the environment; SettingsError with one line about every bad variable, and every unknown one."""
+    faults = unknown(os.environ)
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        faults = [f"{_variable(e['loc'])}{_shown(e)}: {e['msg']}" for e in error.errors() if e["loc"]]
-        raise SettingsError("; ".join(faults) or f"{PREFIX}MAX_QUEUE: {error.errors()[0]['msg']}") from None
+        bad = [f"{_variable(e['loc'])}{_shown(e)}: {e['msg']}" for e in error.errors() if e["loc"]]
+        faults += bad or [f"{PREFIX}MAX_QUEUE: {error.errors()[0]['msg']}"]
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return settings
+
+
+def unknown(variables: Mapping[str, str]) -> list[str]:
+    """What is wrong with each variable that looks like a setting and is none: who misspelt GENAI_API_KEYS_FILE does not
+    want a service that is open to all. Its value is not shown, which may be a secret.
+    """
+    names = (name for name in sorted(variables) if name.upper().startswith(PREFIX))
+    return [
+        f"{name}: no such setting{_nearest(name)}"
+        for name in names
+        if name[len(PREFIX) :].lower() not in Settings.model_fields and not _is_link(name, variables[name])
+    ]
+
+
+def _is_link(name: str, value: str) -> bool:
+    rest = name.removeprefix(PREFIX)
+    return bool(_LINK.fullmatch(rest) or (rest.endswith("_PORT") and _LINKED.match(value)))
+
+
+def _nearest(name: str) -> str:
+    found = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
+    return f"; {_variable((found[0],))} is the nearest one" if found else ""
 
 
 def read_models(settings: Settings) -> list[ModelConfig]:
@@ -235,8 +282,8 @@ class _ModelsFile(BaseModel):
 
 
 def _shown(fault: Mapping[str, Any]) -> str:
-    """What the variable holds, unless that is a secret."""
-    return "" if str(fault["loc"][0]) in SECRETS else f"={fault['input']!r}"
+    """What the variable holds, unless that is a secret, or the part of a URL that may hold one."""
+    return "" if str(fault["loc"][0]) in SECRETS else re.sub("//.*@", "//...@", f"={fault['input']!r}")
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from starlette.responses import Response
 
 from . import request_id
+from .api_keys import presented_in
 from .batching import QueueFull
 from .problems import queue_full
 from .service import MODELS, PREDICT, VERB, Service
@@ -28,7 +29,7 @@ class Shedding:
             return None
         path = target.decode("latin-1")
         model = self._service.queued(path)
-        if model is None:
+        if model is None or model.batcher.has_room() or not self._admits(fields):
             return None
         started = time.perf_counter()
         try:
@@ -41,3 +42,10 @@ class Shedding:
             self._service.metrics.answered(route, "POST", response.status_code, time.perf_counter() - started)
             return response
         return None
+
+    def _admits(self, fields: Fields) -> bool:
+        """Whether the queue may be spoken of to whoever sent these. Where that cannot be told at once, Authenticate
+        finds out: a stranger shall hear the same whether a model is busy, idle or not there.
+        """
+        admission = self._service.admission
+        return admission.is_open or admission.known(presented_in(dict(fields))) is not None

@@ -8,6 +8,7 @@ import http.client
 import logging
 import os
 import random
+import re
 import tarfile
 import time
 import urllib.error
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ FIRST_PAUSE_SECONDS = 0.5
 SILENCE_SECONDS = 30  # without a byte, a connection is given up
 SAID_EVERY_SECONDS = 10
 BUSY = 429
+NO_URL = "not a URL that can be asked for"
 
 
 class FetchError(Exception):
@@ -117,13 +119,12 @@ def source_of(address: str, pinned: bool) -> Source:
 
     Plain HTTP proves nothing of who answers, so it is taken only for what is `pinned` by its SHA-256.
     """
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError as error:
-        raise FetchError(f"--from: {error}") from None
     if "://" not in address:
         return Folder(Path(address).absolute())
+    try:
+        parts = _parts(address)
+    except FetchError as error:
+        raise FetchError(f"--from: {error}") from None
     if parts.scheme == "s3" and parts.netloc:
         return Bucket(parts.netloc, unquote(parts.path).strip("/"))
     if parts.scheme == "https" or (parts.scheme == "http" and pinned):
@@ -131,6 +132,18 @@ def source_of(address: str, pinned: bool) -> Source:
     if parts.scheme == "http":
         raise FetchError("--from: http:// needs --sha256; https:// does not")
     raise FetchError("--from: s3://BUCKET/PREFIX/, https://HOST/PATH.tar or a folder expected")
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL; FetchError, which does not repeat it, if it is none or has a password in it."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # it would name the port, which is a password if an unquoted slash follows
+        raise FetchError(NO_URL) from None
+    if "@" in parts.netloc:
+        raise FetchError("a URL with a user's name or password; take a signed URL")
+    return parts
 
 
 def persistently(action: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -205,16 +218,32 @@ class Archive:
 
     def _open(self) -> http.client.HTTPResponse:
         try:
-            response: http.client.HTTPResponse = urllib.request.urlopen(self.url, timeout=SILENCE_SECONDS)  # noqa: S310
+            opener = urllib.request.build_opener(_Hops)
+            response: http.client.HTTPResponse = opener.open(self.url, timeout=SILENCE_SECONDS)
         except urllib.error.HTTPError as error:
             error.close()
-            raise _refused(error.code, error.reason) from None
+            # Not in the server's words, nor urllib's: of a redirect these repeat the URL.
+            raise _refused(error.code, http.client.responses.get(error.code, "")) from None
+        except http.client.InvalidURL:
+            raise FetchError(NO_URL) from None
         except (OSError, http.client.HTTPException) as error:
             raise Unsteady(_reason(error)) from None
-        if self.url.startswith("https:") and not response.url.startswith("https:"):
-            response.close()
-            raise FetchError("it leads from https:// to http://")
+        except ValueError:
+            raise FetchError(NO_URL) from None
         return response
+
+
+class _Hops(urllib.request.HTTPRedirectHandler):
+    """Follows redirects by HTTP, but never from https:// to http://: whoever is on the way could lead back to https."""
+
+    def redirect_request(self, req: urllib.request.Request, fp: Any, *about: Any) -> urllib.request.Request | None:  # noqa: ANN401
+        try:
+            before, after = urlsplit(req.full_url).scheme, _parts(about[-1]).scheme
+        except FetchError as error:
+            raise FetchError(f"it leads to {error}") from None
+        if after != "https" and (before == "https" or after != "http"):
+            raise FetchError(f"it leads from {before}:// to {after}://")
+        return super().redirect_request(req, fp, *about)
 
 
 def _refused(status: int, reason: str) -> Exception:
@@ -224,7 +253,7 @@ def _refused(status: int, reason: str) -> Exception:
 
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "reason", error)  # urllib wraps the error of the connection
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return re.sub(r"//\S*@", "//...@", " ".join(str(cause).split())) or type(cause).__name__
 
 
 class _Body:

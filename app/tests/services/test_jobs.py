@@ -27,6 +27,11 @@ JOB = {"input": {"instances": [digit(7)]}}
 QUICK = {"worker_heartbeat_seconds": 0.1, "worker_lease_seconds": LEASE}
 
 
+@pytest.fixture(autouse=True)
+def measured_at_each_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MEASURED_SECONDS", 0.0)
+
+
 @pytest.fixture
 def client(redis_server: Backing) -> Iterator[TestClient]:
     settings = Settings(redis_url=redis_server.url, jobs=True, jobs_max_queued=5, **QUICK)
@@ -178,6 +183,26 @@ def test_no_more_wait_than_may(client: TestClient, store: redis.Redis, queues: C
         assert 'genai_jobs_waiting{queue="standard"} 6.0' in client.get("/metrics").text
 
     queues(story)
+
+
+def test_scrapes_ask_redis_seldom(client: TestClient, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches the port may scrape."""
+    monkeypatch.setattr(jobs, "MEASURED_SECONDS", 2.0)
+    asked, now = client.app.state.service.jobs, [1e9]  # type: ignore[attr-defined]
+    monkeypatch.setattr(asked, "_clock", lambda: now[0])
+
+    def scripts() -> int:
+        calls: int = store.info("commandstats")["cmdstat_evalsha"]["calls"]
+        return calls
+
+    client.get("/metrics")
+    before = scripts()
+    for _ in range(20):
+        assert 'genai_jobs_waiting{queue="standard"} 0.0' in client.get("/metrics").text
+    assert scripts() == before
+    now[0] += 2.0
+    client.get("/metrics")
+    assert scripts() == before + len(jobs.QUEUES)
 
 
 def test_one_key_gives_one_job(client: TestClient, store: redis.Redis) -> None:

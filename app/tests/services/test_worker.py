@@ -181,7 +181,7 @@ def test_what_cannot_be_finished_in_time_is_handed_back_at_once(start: Start, re
     assert slow.exit_code() == 0
     state = platform.job(job)
     assert (state["status"], state["worker"], state["attempts"]) == ("queued", None, 0)
-    assert metric(platform.api, "genai_jobs_waiting") == 1, "something scales by this"
+    eventually(lambda: metric(platform.api, "genai_jobs_waiting") == 1, "something scales by this")
     platform.worker()
     assert platform.labels(job) == [3]
     assert platform.job(job)["attempts"] == 1

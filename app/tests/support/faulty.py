@@ -1,6 +1,7 @@
 """A web server that answers as it is told to: well, not at all, half, or drop by drop."""
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,12 @@ class Faulty(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{'https' if isinstance(self.socket, ssl.SSLSocket) else 'http'}://127.0.0.1:{self.server_port}"
+
+    def secured(self, context: ssl.SSLContext) -> "Faulty":
+        """The same server, by https."""
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        return self
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -34,7 +34,7 @@ class Issuer:
     def __init__(self, certificate: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
-        self._tls = _context(certificate) if certificate else None
+        self._tls = context(certificate) if certificate else None
         self.keys: dict[str, tuple[str, Any]] = {}
         self.asked: list[str] = []
         self.answer: bytes | None = None  # in place of every document
@@ -93,7 +93,7 @@ class Issuer:
         return jwt.encode(payload, key, algorithm, {"kid": kid, **(header or {})})
 
 
-def _context(file: Path) -> ssl.SSLContext:
+def context(file: Path) -> ssl.SSLContext:
     """TLS with a certificate of its own making, which it leaves in the file with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "issuer")]), datetime.now(UTC)

@@ -121,7 +121,7 @@ def _starting(folder: Path) -> Iterator[Start]:
         servers.append(Server(process, 0, log))
         eventually(lambda: "listening" in log.read_text() or process.poll() is not None, "listening")
         assert process.poll() is None, log.read_text()
-        servers[-1].port = json.loads(log.read_text().splitlines()[0])["port"]
+        servers[-1].port = next(json.loads(line)["port"] for line in log.open() if '"listening"' in line)
         return servers[-1]
 
     try:
