@@ -257,3 +257,28 @@ def test_take_drops_what_is_over() -> None:
 )
 def test_retry_after(waiting: int, rate: float, seconds: int) -> None:
     assert retry_after(waiting, rate) == seconds
+
+
+def test_who_waits_for_room_has_it_in_turn_and_is_not_counted(bench: Bench) -> None:
+    """A large chunk that came first is not overtaken by small ones."""
+
+    async def story() -> None:
+        await bench.occupy()
+        for _ in range(2):
+            bench.batcher.submit(items(1, 2, 3, 4), LONG)
+        order: list[int] = []
+
+        async def come(size: int) -> None:
+            await bench.batcher.room(size)
+            order.append(size)
+            await bench.batcher.submit(items(*range(size)), LONG)
+
+        coming = [asyncio.create_task(come(size)) for size in (4, 1, 2)]
+        await asyncio.sleep(0.2)
+        assert order == [] and bench.observed.reasons == []
+        bench.go.set()
+        await asyncio.gather(*coming)
+        assert order == [4, 1, 2]
+
+    asyncio.run(story())
+    assert bench.observed.reasons == []

@@ -22,6 +22,8 @@ from .engine import Batch, Probabilities
 
 log = logging.getLogger(__name__)
 
+ROOM_SECONDS = 0.05  # until it is asked again whether there is room
+
 
 class QueueFull(Exception):  # an answer, not an accident
     """So many items wait already that this request is not accepted; try again after `retry_after` seconds."""
@@ -142,6 +144,7 @@ class Batcher:
         self.waiting = 0  # items; changed under the device's lock only, as is `_computing`
         self._computing = 0  # batches whose answers the event loop has not seen yet
         self._announced = False
+        self._turn = asyncio.Lock()
 
     def submit(self, inputs: Batch, seconds: float) -> "asyncio.Future[Probabilities]":
         """The answer to come: probabilities, or DeadlineExceeded after `seconds`. QueueFull at once.
@@ -161,9 +164,20 @@ class Batcher:
 
     def check_room(self, items: int = 1) -> None:
         """QueueFull if so many more cannot wait. Asked before a body is decoded, it makes refusing cheap."""
-        if self.waiting + items > self.max_queue:
+        if not self._has_room(items):
             self._observer.dropped("queue_full")
             raise QueueFull(retry_after(self.waiting, self._items_per_second))
+
+    async def room(self, items: int) -> None:
+        """Waits until so many more can wait, for whoever would come again anyway. In the order of the calls, so that
+        nobody waits for ever; nothing is dropped, and nothing counted.
+        """
+        async with self._turn:
+            while not self._has_room(items):
+                await asyncio.sleep(ROOM_SECONDS)
+
+    def _has_room(self, items: int) -> bool:
+        return self.waiting + items <= self.max_queue
 
     def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has the device called in two turns of the event loop: in one it reads what has come, in the next that becomes
