@@ -23,6 +23,7 @@ from .settings import ModelConfig, Settings, read_models
 from .stores import Postgres, Redis
 
 MOST_DECODING = 16
+MOST_READING = 4  # connections to PostgreSQL that read benchmarks
 # The paths of predictions: the default model's, and MODELS + name + VERB.
 PREDICT, MODELS, VERB = "/v1/predict", "/v1/models/", ":predict"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -43,7 +44,8 @@ class PlainRoute(APIRoute):
 
 
 class Service:
-    """What the routes work with: one for each application. `redis` and `postgres` are None where none is configured."""
+    """What the routes work with: one for each application. `redis` and `postgres` (which benchmarks are read from)
+    are None where none is configured."""
 
     def __init__(
         self, settings: Settings, make_engine: MakeEngine, read: Callable[[Settings], list[ModelConfig]] = read_models
@@ -56,11 +58,12 @@ class Service:
         )
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
-        self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.postgres = self._postgres("benchmarks", MOST_READING)
         self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
         self.jobs = Jobs(self.redis, settings, self.metrics.jobs) if settings.jobs and self.redis else None
         self.benchmarks = Benchmarks(self.postgres)
-        self.audit = Audit(self.postgres, self.lifecycle, self.metrics) if settings.audit and self.postgres else None
+        self._audited = self._postgres("audit", 1) if settings.audit else None
+        self.audit = Audit(self._audited, self.lifecycle, self.metrics) if self._audited else None
         self.traces = tracing.traces()
         self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
         self._images = 0
@@ -78,9 +81,15 @@ class Service:
         if self.audit is not None:
             await self.audit.close()
         await self.traces.close()
-        for store in (self.redis, self.postgres):
+        for store in (self.redis, self.postgres, self._audited):
             if store is not None:
                 await store.close()
+
+    def _postgres(self, use: str, connections: int) -> Postgres | None:
+        url, seconds = self.settings.database_url, self.settings.store_timeout_seconds
+        if url is None:
+            return None
+        return Postgres(url.get_secret_value(), self.lifecycle, self.metrics, seconds, use, connections)
 
     def model(self, name: str | None) -> Model:
         """The model of this name, or the default one; 503 while loading, 404 if there is none."""
