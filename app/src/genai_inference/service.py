@@ -13,6 +13,7 @@ from .audit import Audit
 from .benchmark_reader import Benchmarks
 from .cache import Cache
 from .engine import Batch, MakeEngine
+from .job_upkeep import Upkeep
 from .jobs import Jobs
 from .lifecycle import Lifecycle
 from .metrics import Metrics
@@ -61,6 +62,9 @@ class Service:
         self.postgres = self._postgres("benchmarks", MOST_READING)
         self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
         self.jobs = Jobs(self.redis, settings, self.metrics.jobs) if settings.jobs and self.redis else None
+        self._upkeep = (
+            Upkeep(self.redis, settings, self.metrics.jobs, self.lifecycle) if self.jobs and self.redis else None
+        )
         self.benchmarks = Benchmarks(self.postgres)
         self._audited = self._postgres("audit", 1) if settings.audit else None
         self.audit = Audit(self._audited, self.lifecycle, self.metrics) if self._audited else None
@@ -74,9 +78,13 @@ class Service:
             self.tokens.refresh()
         if self.audit is not None:
             self.audit.start()
+        if self._upkeep is not None:
+            self._upkeep.start()
 
     async def close(self) -> None:
         self.registry.close()
+        if self._upkeep is not None:
+            await self._upkeep.close()
         await self.cache.close()
         if self.audit is not None:
             await self.audit.close()
