@@ -11,6 +11,7 @@ from backing import durable_redis, postgres_cluster, postgres_server, redis_serv
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from processes import start, start_once
+from stories import queues, store
 from stub import StubEngine
 from waiting import eventually
 
@@ -18,7 +19,16 @@ from genai_inference.api import create_app
 from genai_inference.settings import Settings
 
 # The fixtures.
-__all__ = ["durable_redis", "postgres_cluster", "postgres_server", "redis_server", "start", "start_once"]
+__all__ = [
+    "durable_redis",
+    "postgres_cluster",
+    "postgres_server",
+    "queues",
+    "redis_server",
+    "start",
+    "start_once",
+    "store",
+]
 
 TORCH_TESTS = Path(__file__).parent / "torch"
 PARTS = {Path(__file__).parent / name: f"--{name}" for name in ("torch", "services", "hostile", "browser")}

@@ -280,3 +280,28 @@ def test_an_answer_that_is_not_finite_reaches_nobody_else(bench: Bench) -> None:
 
     run(main)
     assert len(bench.computed) == 2
+
+
+def test_who_waits_for_room_has_it_in_turn_and_is_not_counted(bench: Bench) -> None:
+    """A large chunk that came first is not overtaken by small ones."""
+
+    async def story() -> None:
+        await bench.occupy()
+        for _ in range(2):
+            bench.batcher.submit(items(1, 2, 3, 4), LONG)
+        order: list[int] = []
+
+        async def come(size: int) -> None:
+            await bench.batcher.room(size)
+            order.append(size)
+            await bench.batcher.submit(items(*range(size)), LONG)
+
+        coming = [asyncio.create_task(come(size)) for size in (4, 1, 2)]
+        await asyncio.sleep(0.2)
+        assert order == [] and bench.observed.reasons == []
+        bench.go.set()
+        await asyncio.gather(*coming)
+        assert order == [4, 1, 2]
+
+    asyncio.run(story())
+    assert bench.observed.reasons == []

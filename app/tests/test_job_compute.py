@@ -1,6 +1,7 @@
 """How a job's instances are cut and spread, and what it comes to."""
 
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import HTTPException
+from PIL import Image
+from safetensors.numpy import save
 from stub import CARD, StubEngine, digit, loaded
 
+from genai_inference import bodies
 from genai_inference.batching import Batcher, Device
+from genai_inference.engine import Batch
 from genai_inference.job_compute import Wish, chunks, compute, copies, named, on_each
 from genai_inference.job_queue import Claim, Entry, Outcome, entries_of
 from genai_inference.jobs import to_npy
@@ -95,14 +101,19 @@ def claim(labels: list[int], **more: Any) -> Claim:  # noqa: ANN401
         "kind": "blueprint",
         "model": "stub",
         "gpus": 0,
-        "tensor": to_npy(batch),
+        "input": to_npy(batch),
+        "media_type": "application/x-npy",
         "request_id": "",
     }
     return Claim(**{**values, **more})
 
 
+async def decode(model: Model, media_type: str, body: bytes) -> Batch:
+    return bodies.to_batch(model.card.input, media_type, body, 1, 10_000)
+
+
 def outcome(of: Claim, models: Models, wish: Wish | None = None) -> Outcome:
-    return asyncio.run(compute(of, models, wish or Wish(), Metrics()))
+    return asyncio.run(compute(of, models, wish or Wish(), Metrics(), decode))
 
 
 def test_predictions_in_the_order_of_the_instances(models: Models) -> None:
@@ -132,7 +143,7 @@ def test_the_shortest_queue_comes_first(models: Models) -> None:
 FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
     "another model": ({"model": "b"}, "model", "No such model. There are: stub."),
     "another shape": (
-        {"tensor": to_npy(np.zeros((1, 9, 9), np.float32))},
+        {"input": to_npy(np.zeros((1, 9, 9), np.float32))},
         "input",
         "tensor: 8x8 or n x 8x8 numbers expected, got 1x9x9",
     ),
@@ -156,3 +167,64 @@ def test_a_failure_of_the_engine_is_raised(models: Models) -> None:
 def test_cancelled_before_the_next_batch(models: Models) -> None:
     assert outcome(claim([1] * 50), models, Wish(cancelled=True)) == Outcome("cancelled")
     assert all(not engine.batches for engine in engines(models))
+
+
+def test_waiting_for_room_drops_nothing(models: Models) -> None:
+    """Four lanes share queues with room for one batch each: what has to wait was never refused."""
+    metrics = Metrics()
+    for model in models.values():
+        model.batcher._observer = metrics.of_model("stub")
+    for engine in engines(models):
+        engine.may_compute.clear()
+
+    async def story() -> None:
+        computing = asyncio.create_task(compute(claim([1] * 50), models, Wish(), metrics, decode))
+        await asyncio.sleep(0.3)
+        for engine in engines(models):
+            engine.may_compute.set()
+        assert (await computing).status == "succeeded"
+
+    asyncio.run(story())
+    assert b'reason="queue_full"' not in metrics.exposition()
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+INPUTS: dict[str, tuple[str, bytes, str, int | str]] = {
+    "a tensor": ("application/x-npy", to_npy(np.zeros((3, 8, 8), np.uint8)), "succeeded", 3),
+    "safetensors": ("application/x-safetensors", save({"x": np.zeros((2, 8, 8), np.float32)}), "succeeded", 2),
+    "a picture": ("image/png", picture(), "succeeded", 1),
+    "no picture": ("image/png", b"x", "failed", "image: cannot be read as image/png: UnidentifiedImageError"),
+    "another picture": ("image/jpeg", picture(), "failed", "image: cannot be read as image/jpeg"),
+}
+
+
+@pytest.mark.parametrize(("media_type", "body", "status", "expected"), INPUTS.values(), ids=INPUTS)
+def test_an_input_is_read_by_its_media_type(
+    models: Models, media_type: str, body: bytes, status: str, expected: int | str
+) -> None:
+    found = outcome(claim([], input=body, media_type=media_type), models)
+    assert found.status == status
+    if isinstance(expected, int):
+        assert len(json.loads(found.result)["predictions"]) == expected
+    else:
+        assert found.reason == "input" and found.detail.startswith(expected)
+
+
+def test_a_picture_waits_while_many_are_unpacked(models: Models) -> None:
+    refusals = iter([HTTPException(429, "Too many"), HTTPException(429, "Too many")])
+
+    async def busy(model: Model, media_type: str, body: bytes) -> Batch:
+        for refusal in refusals:
+            raise refusal
+        return await decode(model, media_type, body)
+
+    found = asyncio.run(compute(claim([], input=picture(), media_type="image/png"), models, Wish(), Metrics(), busy))
+    assert found.status == "succeeded"

@@ -15,7 +15,11 @@ from waiting import eventually
 
 from genai_inference.api import create_app
 from genai_inference.engine import Engine
+from genai_inference.job_compute import copies
+from genai_inference.lifecycle import Lifecycle
+from genai_inference.metrics import Metrics
 from genai_inference.model import ModelError
+from genai_inference.registry import Registry
 from genai_inference.settings import ModelConfig, Settings, read_models
 
 ONE = {"instances": [digit(1)]}
@@ -306,3 +310,54 @@ def test_bad_models_file(tmp_path: Path, content: str | None, reason: str) -> No
 def test_packages_without_a_file() -> None:
     configs = read_models(Settings(model_dir=Path("/a:/b"), max_batch_size=7))
     assert [(str(config.dir), config.max_batch_size) for config in configs] == [("/a", 7), ("/b", 7)]
+
+
+# --- what is held ----------------------------------------------------------------------------------------------------
+
+
+class OnAGpu(StubEngine):
+    """Says how much it has there, by a method of its own."""
+
+    def device_memory(self) -> int | None:
+        return 7
+
+
+def test_engines_of_the_past_are_not_held(tmp_path: Path) -> None:
+    """By nothing: their memory is that of the GPU."""
+    made: list[weakref.ref[StubEngine]] = []
+    configs = [ModelConfig(dir=tmp_path / "0")]
+    metrics = Metrics()
+
+    def make(_: ModelConfig) -> Engine:
+        engine = OnAGpu(card=CARD)
+        engine.may_load.set()
+        made.append(weakref.ref(engine))
+        return engine
+
+    registry = Registry(lambda: configs, copies(make), Lifecycle(), metrics, 0)
+    for number in range(4):  # the first, and three reloads
+        configs[:] = [ModelConfig(dir=tmp_path / str(number))]
+        registry.reconcile()
+        assert b'genai_device_memory_bytes{device="stub"} 7.0' in metrics.exposition()
+    gc.collect()
+    assert [number for number, engine in enumerate(made) if engine() is not None] == [3]
+    registry.close()
+
+
+def test_engines_that_were_refused_are_not_held(tmp_path: Path) -> None:
+    """Nor does anything grow while the same configuration is refused again and again."""
+    made: list[weakref.ref[StubEngine]] = []
+
+    def make(config: ModelConfig) -> Engine:
+        engine = StubEngine(failure=ModelError(config.dir, "broken"))
+        engine.may_load.set()
+        made.append(weakref.ref(engine))
+        return engine
+
+    registry = Registry(lambda: [ModelConfig(dir=tmp_path)], make, Lifecycle(), Metrics(), 0)
+    for _ in range(5):
+        error = registry._try()
+        assert error is not None and error.__traceback__ is None
+    gc.collect()
+    assert [engine() for engine in made] == [None]
+    registry.close()

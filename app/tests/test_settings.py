@@ -31,6 +31,9 @@ BAD = {
     "GENAI_BENCHMARK_SECONDS": "301",
     "GENAI_BENCHMARK_BATCH_SIZES": "1,0",
     "GENAI_BENCHMARK_RUN": "a b",
+    "GENAI_JOBS_MAX_PER_CLIENT": "0",
+    "GENAI_JOB_DEADLINE_SECONDS": "604801",  # more than a client may ask for
+    "GENAI_JOB_KINDS": "predict,train",
 }
 
 
@@ -75,6 +78,9 @@ def test_every_field_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         "jobs": "True",
         "job_result_seconds": "60",
         "jobs_max_queued": "5",
+        "jobs_max_per_client": "2",
+        "job_deadline_seconds": "3600.0",
+        "job_kinds": "predict",
         "worker_queue": "blueprint",
         "worker_concurrency": "2",
         "worker_heartbeat_seconds": "1.0",
@@ -130,6 +136,11 @@ def test_all_bad_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -
         read_settings()
     assert all(name in str(caught.value) for name in BAD)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("queued", "mine", "share"), [(1000, None, 500), (1, None, 1), (10, 3, 3)])
+def test_the_share_of_one_client(queued: int, mine: int | None, share: int) -> None:
+    assert Settings(jobs_max_queued=queued, jobs_max_per_client=mine).jobs_per_client == share
 
 
 @pytest.mark.parametrize("drain", [0.5, 1.0, 8.0, 300.0])

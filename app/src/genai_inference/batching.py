@@ -24,6 +24,8 @@ from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
+ROOM_SECONDS = 0.05  # until it is asked again whether there is room
+
 
 class QueueFull(Exception):  # an answer, not an accident
     """So many items wait already that this request is not accepted; try again after `retry_after` seconds."""
@@ -154,6 +156,7 @@ class Batcher:
         self.waiting = 0  # items; changed under the device's lock only, as is `_computing`
         self._computing = 0  # batches whose answers the event loop has not seen yet
         self._announced = False
+        self._turn = asyncio.Lock()
 
     def submit(self, inputs: Batch, seconds: float) -> "asyncio.Future[Probabilities]":
         """The answer to come: probabilities, or DeadlineExceeded after `seconds`. QueueFull at once.
@@ -180,6 +183,14 @@ class Batcher:
         if not self.has_room(items):
             self._observer.dropped("queue_full")
             raise QueueFull(retry_after(self.waiting, self._items_per_second))
+
+    async def room(self, items: int) -> None:
+        """Waits until so many more can wait, for whoever would come again anyway. In the order of the calls, so that
+        nobody waits for ever; nothing is dropped, and nothing counted.
+        """
+        async with self._turn:
+            while not self.has_room(items):
+                await asyncio.sleep(ROOM_SECONDS)
 
     def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has the device called in two turns of the event loop: in one it reads what has come, in the next that becomes

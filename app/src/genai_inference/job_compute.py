@@ -3,13 +3,15 @@ or on several at once.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import numpy as np
+from fastapi import HTTPException
 
-from . import codec
-from .batching import DeadlineExceeded, NotFinite, QueueFull
+from . import bodies, codec
+from .batching import DeadlineExceeded, NotFinite
 from .engine import Batch, Engine, MakeEngine, Probabilities
 from .job_queue import Claim, Outcome
 from .metrics import Metrics
@@ -21,8 +23,10 @@ from .settings import ModelConfig
 CHUNKS_AHEAD = 2
 # A chunk may wait behind those of many other jobs, but something that takes so long does not work.
 CHUNK_SECONDS = 600.0
-ROOM_SECONDS = 0.05
+ROOM_SECONDS = 0.05  # until it is asked again whether a picture may be unpacked
 MOST_RESULT_BYTES = 128 * 2**20  # a string of Redis holds at most 512 MiB
+
+Decode = Callable[[Model, str, bytes], Awaitable[Batch]]  # of a body by its media type, as in Service
 
 
 class Cancelled(Exception):  # a wish, not an accident
@@ -120,14 +124,26 @@ async def probabilities(models: Sequence[Model], batch: Batch, wish: Wish, secon
 
 
 async def _submitted(model: Model, chunk: Batch, seconds: float) -> Probabilities:
+    await model.batcher.room(len(chunk))
+    return await model.batcher.submit(chunk, seconds)
+
+
+async def instances(claim: Claim, model: Model, decode: Decode) -> Batch:
+    """The instances in a job's input, by the rules of a prediction; only of tensors a job may have more. Waits while
+    many pictures are being unpacked.
+    """
+    if claim.media_type in bodies.TENSORS:
+        return codec.from_tensor(model.card.input, bodies.TENSORS[claim.media_type](claim.input))
     while True:
         try:
-            return await model.batcher.submit(chunk, seconds)
-        except QueueFull:
-            await asyncio.sleep(ROOM_SECONDS)
+            return await decode(model, claim.media_type, claim.input)
+        except HTTPException as refused:
+            if refused.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                raise codec.InputError(refused.detail) from None
+        await asyncio.sleep(ROOM_SECONDS)
 
 
-async def compute(claim: Claim, models: Mapping[str, Model], wish: Wish, metrics: Metrics) -> Outcome:
+async def compute(claim: Claim, models: Mapping[str, Model], wish: Wish, metrics: Metrics, decode: Decode) -> Outcome:
     """What a job comes to. Anything raised is a failure that another attempt may not have."""
     found = named(models, claim.model)
     if not found:
@@ -135,8 +151,8 @@ async def compute(claim: Claim, models: Mapping[str, Model], wish: Wish, metrics
         return Outcome("failed", "model", f"No such model. There are: {there}.")
     used = found[: claim.gpus or None]
     try:
-        batch = codec.from_tensor(used[0].card.input, codec.read_npy(claim.tensor))
         async with asyncio.timeout(claim.remaining):
+            batch = await instances(claim, used[0], decode)
             answer = await probabilities(used, batch, wish, CHUNK_SECONDS)
     except codec.InputError as error:
         return Outcome("failed", "input", str(error))

@@ -31,8 +31,10 @@ class JobMetrics:
         )
         self._waiting = Gauge("genai_jobs_waiting", "Jobs that wait for a worker", ["queue"], registry=registry)
         self._running = Gauge("genai_jobs_running", "Jobs that a worker has", ["queue"], registry=registry)
+        self._workers = Gauge("genai_job_workers", "Workers that are at the queue", ["queue"], registry=registry)
 
-    def depth(self, queue: str, waiting: int, running: int) -> None:
+    def depth(self, queue: str, waiting: int, running: int, workers: int) -> None:
+        self._workers.labels(queue).set(workers)
         self._waiting.labels(queue).set(waiting)
         self._running.labels(queue).set(running)
 
@@ -40,3 +42,4 @@ class JobMetrics:
         """An old figure would be worse than none: something scales by it."""
         self._waiting.clear()
         self._running.clear()
+        self._workers.clear()

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import job_scripts
-from .jobs import BULK_SECONDS, GROUP, job_key, stream_key
+from .bodies import NPY
+from .jobs import BULK_SECONDS, GROUP, TOO_LATE, job_key, result_key, stream_key
 from .settings import Settings
 from .stores import Redis
 
 MOST_ATTEMPTS = 3
 NOBODY = "nobody"  # the consumer that holds what was handed back
-TOO_LATE = "The deadline had passed before a worker could begin."
 GIVEN_UP = f"Given up after {MOST_ATTEMPTS} attempts: each time the worker died, or was not heard of for too long."
 # Consumers that hold nothing and were not heard of for so many leases belonged to workers that died.
 FORGOTTEN_LEASES = 100
@@ -45,7 +45,8 @@ class Claim:
     kind: str
     model: str
     gpus: int
-    tensor: bytes
+    input: bytes
+    media_type: str
     request_id: str
 
 
@@ -74,10 +75,11 @@ def consumer_name() -> str:
 
 def claim_of(entry: Entry, answer: list[Any]) -> Claim:
     """What BEGIN says of a job that may be begun."""
-    lease, attempt, taken_over, waited, remaining, kind, model, gpus, tensor, _, request_id = answer
+    lease, attempt, taken_over, waited, remaining, kind, model, gpus, body, _, request_id, media_type = answer
     left = float(remaining) if remaining else None
     place = (lease, attempt, bool(taken_over), float(waited), left)
-    return Claim(entry, *place, kind.decode(), model.decode(), int(gpus), tensor, request_id.decode())
+    media_type = media_type.decode() if media_type else NPY  # jobs of earlier releases have tensors only
+    return Claim(entry, *place, kind.decode(), model.decode(), int(gpus), body, media_type, request_id.decode())
 
 
 def entries_of(answer: Any) -> list[Entry]:  # noqa: ANN401  # a list, a dictionary or None, by the protocol
@@ -107,6 +109,10 @@ class JobQueue:
     async def open(self) -> None:
         """Makes the group if there is none, and forgets workers that died long ago."""
         await self._script(job_scripts.TIDY, [self._stream], [GROUP, FORGOTTEN_LEASES * self._lease_ms])
+
+    async def present(self) -> None:
+        """Says that this worker is here, for a lease's time: clients are told how many are."""
+        await self._script(job_scripts.PRESENT, [self._stream], [self.consumer, self._lease_ms / 1000])
 
     async def take(self, count: int, seconds: float) -> list[Entry]:
         """Jobs that are new, waiting up to `seconds` for one."""
@@ -177,7 +183,8 @@ class JobQueue:
         return int(await self._script(job_scripts.LEAVE, [self._stream], arguments))
 
     async def _job(self, script: str, entry: Entry, arguments: list[Any]) -> Any:  # noqa: ANN401
-        return await self._script(script, [job_key(entry.job), self._stream], [GROUP, *arguments])
+        keys = [job_key(entry.job), self._stream, result_key(entry.job)]
+        return await self._script(script, keys, [GROUP, *arguments])
 
     async def _script(self, script: str, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401  # of Lua
         # Inputs and results may be large, but what is renewed is not to wait for a Redis that is gone.

@@ -7,7 +7,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from .engine import Batch
 from .job_metrics import JobMetrics
 from .model import WORD, ModelCard
 from .schemas import BOM, PredictRequest
-from .settings import Settings
+from .settings import MOST_SECONDS, Settings
 from .stores import Away, Redis
 
 GROUP = "workers"
@@ -29,9 +29,11 @@ QUEUES = {"predict": "standard", "blueprint": "blueprint"}
 KEY = re.compile(r'("?)([A-Za-z0-9._:-]{1,128})\1')
 # The answer has a number for each label of each instance: about 20 bytes each, in one value of Redis.
 MOST_PROBABILITIES = 1_000_000
-MOST_SECONDS = 7 * 86400.0
 MEASURED_SECONDS = 2.0  # what scrapes are told of the queues may be so old: whoever reaches the port may scrape
 BULK_SECONDS = 5.0  # that the largest inputs and results may take on their way
+INLINE_BYTES = 65_536  # of a result that is part of its job's document
+PIECE_BYTES = 2**20  # of a result that is sent by itself: as much of it as is in memory at once
+TOO_LATE = "The deadline had passed before a worker could begin."
 PUBLIC = (
     *("id", "status", "kind", "model", "gpus", "instances", "attempts", "cancel", "worker"),
     *("created", "started", "finished", "deadline", "reason", "detail"),
@@ -45,14 +47,15 @@ REASONS = {
 }
 
 
-class JobRequest(BaseModel):
-    """What shall be computed. `gpus`: devices of the worker that a blueprint job may use at once, by default all."""
+class JobOptions(BaseModel):
+    """What shall be done with an input. `gpus`: devices of the worker that a blueprint job may use at once, by default
+    all.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(pattern=WORD)] | None = None
     kind: Literal["predict", "blueprint"] = "predict"
-    input: PredictRequest
     gpus: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     deadline_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False, strict=True)] | None = None
 
@@ -64,17 +67,27 @@ class JobRequest(BaseModel):
         return gpus
 
 
+class JobRequest(JobOptions):
+    """A job in JSON, with its input."""
+
+    input: PredictRequest
+
+
 @dataclass(frozen=True)
 class NewJob:
-    """A job that has been checked: `tensor` is its input, an .npy file."""
+    """A job that has been checked, as far as that is cheap: `input` is a body of this media type. `instances` is how
+    many are in it.
+    """
 
-    request: JobRequest
-    tensor: bytes
+    request: JobOptions
+    media_type: str
+    input: bytes
+    instances: int
     fingerprint: str
 
 
 class QueueIsFull(Exception):  # an answer, not an accident
-    """As many jobs wait as may."""
+    """As many jobs wait as may: of all clients, or of this one."""
 
 
 class OtherBody(Exception):
@@ -83,6 +96,11 @@ class OtherBody(Exception):
 
 def job_key(job: str) -> str:
     return f"genai:job:{job}"
+
+
+def result_key(job: str) -> str:
+    """Where the result of a job is kept, by itself, so that a part of it can be read."""
+    return f"genai:job:{job}:result"
 
 
 def stream_key(queue: str) -> str:
@@ -110,14 +128,42 @@ def _most(card: ModelCard, length: int) -> int:
     return min(max(1, MOST_PROBABILITIES // len(card.labels)), length // (2 * math.prod(card.input.shape)))
 
 
+def options_in(query: Mapping[str, str]) -> JobOptions:
+    """The options in a query, where the body is the input alone; HTTPException names what does not fit."""
+    try:
+        return JobOptions.model_validate_strings(dict(query))
+    except ValidationError as error:
+        raise problems.invalid(error.errors()[0]) from None
+
+
 def prepare(request: JobRequest, card: ModelCard) -> NewJob:
     """The job with its instances as the model takes them; InputError names what does not fit."""
+    instances = request.input.instances
+    _check_count("input.instances", len(instances), card)
+    tensor = to_npy(codec.from_instances(card.input, instances))
+    return NewJob(request, bodies.NPY, tensor, len(instances), _fingerprint(request, tensor))
+
+
+def prepare_raw(request: JobOptions, media_type: str, body: bytes, card: ModelCard) -> NewJob:
+    """The job of a body that is its input; InputError names what does not fit. A picture is looked at by the worker
+    only, for it takes memory to unpack one.
+    """
+    count = 1
+    if media_type in bodies.TENSORS:
+        count = len(codec.from_tensor(card.input, bodies.TENSORS[media_type](body)))
+        _check_count("tensor", count, card)
+    return NewJob(request, media_type, body, count, _fingerprint(request, media_type.encode() + b"\0" + body))
+
+
+def _check_count(what: str, count: int, card: ModelCard) -> None:
     most = max(1, MOST_PROBABILITIES // len(card.labels))
-    if len(request.input.instances) > most:
-        raise codec.InputError(f"input.instances: at most {most} in one job, got {len(request.input.instances)}")
-    tensor = to_npy(codec.from_instances(card.input, request.input.instances))
+    if count > most:
+        raise codec.InputError(f"{what}: at most {most} in one job, got {count}")
+
+
+def _fingerprint(request: JobOptions, body: bytes) -> str:
     asked = json.dumps([request.model, request.kind, request.gpus, request.deadline_seconds]).encode()
-    return NewJob(request, tensor, hashlib.sha256(asked + b"\0" + tensor).hexdigest())
+    return hashlib.sha256(asked + b"\0" + body).hexdigest()
 
 
 def to_npy(batch: Batch) -> bytes:
@@ -148,6 +194,8 @@ def document(fields: dict[str, str]) -> dict[str, Any]:
         **times,
         "deadline": float(fields["deadline"]) if "deadline" in fields else None,
         "error": error_of(fields["reason"], fields["detail"]) if fields.get("reason") else None,
+        "workers": int(fields["workers"]) if "workers" in fields else None,
+        "result_url": f"/v1/jobs/{fields['id']}/result" if fields["status"] == "succeeded" else None,
     }
 
 
@@ -173,20 +221,24 @@ class Jobs:
             "kind": request.kind,
             "model": model,
             "gpus": request.gpus or 0,
-            "instances": len(request.input.instances),
-            "client": client,
+            "instances": new.instances,
             "request_id": request_id,
-            "input": new.tensor,
+            "media_type": new.media_type,
+            "input": new.input,
         }
         kept, job = idempotency_key(client, key) if key else "", uuid.uuid4().hex
+        bounds = [settings.jobs_max_queued, settings.jobs_per_client]
+        seconds = request.deadline_seconds or settings.job_deadline_seconds
         answer, *found = await self._script(
             job_scripts.SUBMIT,
             [job_key(job), stream_key(QUEUES[request.kind]), kept],
-            [GROUP, settings.jobs_max_queued, job, new.fingerprint, request.deadline_seconds or ""]
+            [GROUP, *bounds, job, new.fingerprint, seconds, client]
             + [part for field in fields.items() for part in field],
         )
         if answer == b"full":
-            raise QueueIsFull
+            raise QueueIsFull("Too many jobs are waiting")
+        if answer == b"share":
+            raise QueueIsFull(f"{settings.jobs_per_client} jobs of this client are not finished: no more may be")
         if answer == b"other":
             raise OtherBody
         if answer == b"created":
@@ -194,18 +246,36 @@ class Jobs:
         return found[0].decode(), bool(answer == b"created")
 
     async def find(self, job: str, client: str) -> dict[str, str] | None:
-        """The fields of this client's job; None if it has none of this id."""
+        """The fields of this client's job; None if it has none of this id. While it waits, also how many `workers` are
+        at its queue.
+        """
         values = await self._redis.call(lambda redis: redis.hmget(job_key(job), ["client", *PUBLIC]))
         if values[0] is None or values[0].decode() != client:
             return None
         found = zip(PUBLIC, values[1:], strict=True)
-        return {name: value.decode() for name, value in found if value is not None}
+        fields = {name: value.decode() for name, value in found if value is not None}
+        if fields["status"] == "queued":
+            stream, seconds = stream_key(QUEUES[fields["kind"]]), self._settings.worker_lease_seconds
+            fields["workers"] = str(await self._script(job_scripts.WORKERS, [stream], [seconds]))
+        return fields
 
-    async def result(self, job: str) -> bytes | None:
-        """The JSON of a PredictResponse, once the job has succeeded."""
+    async def result(self, job: str, start: int, count: int) -> tuple[int, bytes]:
+        """How many bytes the JSON of the job's PredictResponse has, and `count` of them; 0 if there is no result."""
         seconds = self._settings.store_timeout_seconds + BULK_SECONDS
-        found: bytes | None = await self._redis.call(lambda redis: redis.hget(job_key(job), "result"), seconds)
-        return found
+        arguments = [start, start + count - 1]
+        size, part = await self._script(job_scripts.RESULT, [job_key(job), result_key(job)], arguments, seconds)
+        return size, part
+
+    async def rest_of_result(self, job: str, first: bytes, size: int) -> AsyncIterator[bytes]:
+        """The whole result in pieces, of which the first one is there; Away if it is gone before its end."""
+        yield first
+        sent = len(first)
+        while sent < size:
+            _, piece = await self.result(job, sent, PIECE_BYTES)
+            if not piece:
+                raise Away("the result is gone")
+            yield piece
+            sent += len(piece)
 
     async def cancel(self, job: str, kind: str, client: str) -> str:
         """none, cancelled, asked (it is running), already (cancelled) or finished."""
@@ -224,10 +294,15 @@ class Jobs:
         idle = int(self._settings.worker_lease_seconds * 1000)
         try:
             for queue in QUEUES.values():
-                waiting, running = await self._script(job_scripts.DEPTH, [stream_key(queue)], [GROUP, idle])
-                self._metrics.depth(queue, waiting, running)
+                depth = await self._script(job_scripts.DEPTH, [stream_key(queue)], [GROUP, idle])
+                self._metrics.depth(queue, *depth)
         except Away:
             self._metrics.depth_unknown()
 
-    async def _script(self, script: str, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401  # of Lua
-        return await self._redis.call(lambda redis: redis.register_script(script)(keys, arguments))
+    async def _script(self, script: str, keys: list[str], arguments: list[Any], seconds: float | None = None) -> Any:  # noqa: ANN401  # of Lua
+        import redis
+
+        try:
+            return await self._redis.call(lambda redis: redis.register_script(script)(keys, arguments), seconds)
+        except redis.exceptions.OutOfMemoryError:  # no room for one more job; all else goes on
+            raise Away("redis is full") from None

@@ -125,7 +125,8 @@ class Registry:
         try:
             self.reconcile()
         except ModelError as error:
-            return error
+            error.__context__ = None  # both would hold the engines of the frames they lead to,
+            return error.with_traceback(None)  # and the second grows each time the error is raised again
         except Exception as error:
             log.exception("configuration of models not read")
             return ModelError(Path("models"), f"{type(error).__name__}: {error}")
@@ -164,15 +165,31 @@ class Registry:
             raise ModelError(config.dir, f"{type(error).__name__}: {error}") from None
         if engine.device not in self._devices:
             self._devices[engine.device] = Device(engine.device)
-            self._metrics.device(engine.device, engine.device_memory, engine.device_utilization)
         limits = (config.max_batch_size, config.queue_bound)
         batcher = Batcher(engine.predict, self._devices[engine.device], limits, self._metrics.of_model(card.name))
         return Model(config, found, card, engine, batcher, time.perf_counter() - started)
+
+    def _measure(self, device: str) -> None:
+        """Has a device measured by whichever engine is on it: an engine held for that would never be freed."""
+
+        def engine() -> Engine | None:
+            return next((model.engine for model in self._models.values() if model.engine.device == device), None)
+
+        def memory() -> int | None:
+            return found.device_memory() if (found := engine()) else None
+
+        def utilization() -> float | None:
+            return found.device_utilization() if (found := engine()) else None
+
+        self._metrics.device(device, memory, utilization)
 
     def _switch(self, models: dict[str, Model]) -> None:
         before, self._models = self._models, models
         if before:
             gc.unfreeze()  # see server.on_tick: an old model that holds itself would stay in memory for good
+        devices, known = ({model.engine.device for model in each.values()} for each in (models, before))
+        for device in devices - known:
+            self._measure(device)
         for name, old in before.items():
             if models.get(name) is not old:
                 successor = models[name].card.version if name in models else None

@@ -143,7 +143,9 @@ class JobError(BaseModel):
 
 
 class JobDocument(BaseModel):
-    """A job. Times are seconds since 1970; `attempts` counts how often a worker began it."""
+    """A job. Times are seconds since 1970; `attempts` counts how often a worker began it. While it waits, `workers` is
+    how many are at its queue. `result` is null also where it is large: `result_url` leads to it.
+    """
 
     id: str
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -159,4 +161,6 @@ class JobDocument(BaseModel):
     finished: float | None
     deadline: float | None
     error: JobError | None
+    workers: int | None
+    result_url: str | None
     result: PredictResponse | None

@@ -16,6 +16,7 @@ from .cache import Cache
 from .cpus import usable_cpus
 from .engine import Batch, MakeEngine
 from .in_flight import InFlight
+from .job_upkeep import Upkeep
 from .jobs import Jobs
 from .lifecycle import Lifecycle
 from .metrics import Metrics
@@ -27,6 +28,7 @@ from .stores import Postgres, Redis
 from .unpacking import TooMany, Unpacking
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+MOST_READING = 4  # connections to PostgreSQL that read benchmarks
 # The paths of predictions: the default model's, and MODELS + name + VERB.
 PREDICT, MODELS, VERB = "/v1/predict", "/v1/models/", ":predict"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -58,7 +60,8 @@ def readable(router: APIRouter, path: str, **options: Any) -> Callable[[Endpoint
 
 
 class Service:
-    """What the routes work with: one for each application. `redis` and `postgres` are None where none is configured."""
+    """What the routes work with: one for each application. `redis` and `postgres` (which benchmarks are read from)
+    are None where none is configured."""
 
     def __init__(
         self, settings: Settings, make_engine: MakeEngine, read: Callable[[Settings], list[ModelConfig]] = read_models
@@ -75,11 +78,15 @@ class Service:
         self.metrics.device_trouble.set_function(lambda: self.lifecycle.trouble() is not None)
         stores = (self.lifecycle, self.metrics, settings.store_timeout_seconds)
         self.redis = Redis(settings.redis_url.get_secret_value(), *stores) if settings.redis_url else None
-        self.postgres = Postgres(settings.database_url.get_secret_value(), *stores) if settings.database_url else None
+        self.postgres = self._postgres("benchmarks", MOST_READING)
         self.cache = Cache(self.redis, self.lifecycle, self.metrics, settings.cache_local_bytes)
         self.jobs = Jobs(self.redis, settings, self.metrics.jobs) if settings.jobs and self.redis else None
+        self._upkeep = (
+            Upkeep(self.redis, settings, self.metrics.jobs, self.lifecycle) if self.jobs and self.redis else None
+        )
         self.benchmarks = Benchmarks(self.postgres)
-        self.audit = Audit(self.postgres, self.lifecycle, self.metrics) if settings.audit and self.postgres else None
+        self._audited = self._postgres("audit", 1) if settings.audit else None
+        self.audit = Audit(self._audited, self.lifecycle, self.metrics) if self._audited else None
         self.traces = tracing.traces()
         self.tokens = Tokens(settings, self.lifecycle) if settings.oidc_issuer else None
         keys = KeyFile(settings.api_keys_file, self.lifecycle) if settings.api_keys_file else None
@@ -92,17 +99,27 @@ class Service:
             self.tokens.refresh()
         if self.audit is not None:
             self.audit.start()
+        if self._upkeep is not None:
+            self._upkeep.start()
 
     async def close(self) -> None:
         self.registry.close()
         self._unpacking.close()
+        if self._upkeep is not None:
+            await self._upkeep.close()
         await self.cache.close()
         if self.audit is not None:
             await self.audit.close()
         await self.traces.close()
-        for store in (self.redis, self.postgres):
+        for store in (self.redis, self.postgres, self._audited):
             if store is not None:
                 await store.close()
+
+    def _postgres(self, use: str, connections: int) -> Postgres | None:
+        url, seconds = self.settings.database_url, self.settings.store_timeout_seconds
+        if url is None:
+            return None
+        return Postgres(url.get_secret_value(), self.lifecycle, self.metrics, seconds, use, connections)
 
     def model(self, name: str | None) -> Model:
         """The model of this name, or the default one; 503 while loading, 404 if there is none."""

@@ -28,6 +28,7 @@ from .model import ModelError, Word
 
 PREFIX = "GENAI_"
 QUEUED_BATCHES = 8
+MOST_SECONDS = 7 * 86400.0  # that a job may take
 SECRETS = ("redis_url", "database_url")
 
 # Variables by which Kubernetes tells every pod of a namespace of its Services: with one called genai, or genai-...,
@@ -187,6 +188,9 @@ class Settings(ModelOptions, BaseSettings):
     jobs: Annotated[bool, AfterValidator(_needs("redis_url"))] = False
     job_result_seconds: Annotated[int, Field(ge=1, le=90 * 86400)] = 86400
     jobs_max_queued: Annotated[int, Field(ge=1, le=10**6)] = 1000
+    jobs_max_per_client: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    job_deadline_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)] = 86400.0
+    job_kinds: Annotated[str, Field(pattern=r"^(predict|blueprint)(,(predict|blueprint))*$")] = "predict,blueprint"
     worker_queue: Literal["standard", "blueprint"] = "standard"
     worker_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     worker_heartbeat_seconds: Annotated[float, Field(ge=0.05, le=600, allow_inf_nan=False)] = 5.0
@@ -217,6 +221,11 @@ class Settings(ModelOptions, BaseSettings):
     def drain_idle_seconds(self) -> float:
         """While draining, idle connections are closed after this time: well before the listener is."""
         return min(5.0, self.drain_seconds / 2, self.keep_alive_seconds)
+
+    @property
+    def jobs_per_client(self) -> int:
+        """How many jobs of one client may be unfinished: unless set, half of what may wait."""
+        return self.jobs_max_per_client or max(1, self.jobs_max_queued // 2)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 RETRY_SECONDS = 1.0
 GONE: tuple[type[BaseException], ...] = (OSError, TimeoutError)
-POOL = 8  # connections to PostgreSQL
 
 
 class Away(Exception):  # a state, not an accident
@@ -57,6 +56,7 @@ class Store:
         self._seconds = seconds
         self._clock = clock
         self._closed_until = 0.0
+        self._part = self.name  # of what `/ready` calls degraded
         self._down = False
 
     def _away(self) -> tuple[type[BaseException], ...]:
@@ -91,15 +91,15 @@ class Store:
         self._drop()
         self._metrics.store_failed(self.name)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        self._lifecycle.degrade(self.name, reason)
+        self._lifecycle.degrade(self._part, reason)
         if not self._down:  # said once, not for each request
-            log.warning("store does not answer", extra={"fields": {"store": self.name, "reason": reason}})
+            log.warning("store does not answer", extra={"fields": {"store": self._part, "reason": reason}})
         self._down = True
 
     def _answered(self) -> None:
         if self._down:
-            log.info("store answers again", extra={"fields": {"store": self.name}})
-            self._lifecycle.degrade(self.name, None)
+            log.info("store answers again", extra={"fields": {"store": self._part}})
+            self._lifecycle.degrade(self._part, None)
         self._down = False
 
 
@@ -112,9 +112,8 @@ class Redis(Store):
         super().__init__(lifecycle, metrics, seconds)
         import redis.asyncio
 
-        # The last two: a member that has just been demoted, and one whose memory is full.
-        unwilling = (redis.ReadOnlyError, redis.exceptions.OutOfMemoryError)
-        self._errors = (*GONE, redis.ConnectionError, redis.TimeoutError, *unwilling)
+        # The last one: a member that has just been demoted. One whose memory is full refuses what would add to it only.
+        self._errors = (*GONE, redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
         # No retries of its own: the breaker decides when to try again.
         self._redis = redis.asyncio.Redis.from_url(url, socket_connect_timeout=seconds, retry=None)
         self._dropping: asyncio.Future[None] | None = None
@@ -158,14 +157,21 @@ def postgres_gone() -> tuple[type[BaseException], ...]:
 
 
 class Postgres(Store):
-    """`call` gives an asyncpg pool, made at the first call."""
+    """`call` gives an asyncpg pool, made at the first call: one for each use, so that a slow query of one use keeps no
+    other one from working. `use` is part of what `/ready` says; `connections` bounds the pool.
+    """
 
     name = "postgres"
 
-    def __init__(self, url: str, lifecycle: Lifecycle, metrics: Metrics, seconds: float) -> None:
+    def __init__(
+        self, url: str, lifecycle: Lifecycle, metrics: Metrics, seconds: float, use: str, connections: int
+    ) -> None:
         super().__init__(lifecycle, metrics, seconds)
+        self._part = f"postgres ({use})"
+        self._connections = connections
         self._url = url
         self._pool: Any = None
+        self._dropped: set[Any] = set()
         self._opening = asyncio.Lock()
 
     def _away(self) -> tuple[type[BaseException], ...]:
@@ -176,13 +182,24 @@ class Postgres(Store):
             if self._pool is None:
                 import asyncpg
 
-                self._pool = await asyncpg.create_pool(self._url, min_size=0, max_size=POOL, timeout=self._seconds)
+                self._pool = await asyncpg.create_pool(
+                    self._url, min_size=0, max_size=self._connections, timeout=self._seconds
+                )
         return self._pool
 
     def _drop(self) -> None:
+        """Not at once: asyncpg is just telling the server which queries nobody waits for any more."""
         if self._pool is not None:
-            self._pool.terminate()
+            self._dropped.add(self._pool)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._end, self._pool)
         self._pool = None
 
+    def _end(self, pool: Any) -> None:  # noqa: ANN401
+        self._dropped.discard(pool)
+        pool.terminate()
+
     async def close(self) -> None:
-        self._drop()
+        for pool in [*self._dropped, self._pool]:
+            if pool is not None:
+                self._end(pool)
+        self._pool = None

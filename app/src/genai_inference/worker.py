@@ -52,6 +52,7 @@ class Worker:
         self._claims: dict[str, Claim] = {}
         self._failures = 0
         self._take_over_at = 0.0
+        self._present_until = 0.0
         self._consuming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,6 +84,9 @@ class Worker:
                 if not opened:
                     await self._queue.open()
                     opened = True
+                if time.monotonic() >= self._present_until:
+                    await self._queue.present()
+                    self._present_until = time.monotonic() + self._heartbeat
                 await self._next()
             except Away:
                 # The leases of living workers may have run out too: they come first when Redis is back.
@@ -160,7 +164,8 @@ class Worker:
     async def _outcome(self, claim: Claim, wish: Wish) -> Outcome | None:
         """None after a failure that is worth another attempt."""
         try:
-            outcome = await compute(claim, self._service.registry.models, wish, self._service.metrics)
+            service = self._service
+            outcome = await compute(claim, service.registry.models, wish, service.metrics, service.decode)
         except Exception as error:
             log.exception("job failed", extra={"fields": self._about(claim)})
             self._failures += 1

@@ -136,7 +136,7 @@ def test_while_it_is_away_requests_are_as_fast_and_no_row_is_lost(
         getattr(postgres_server, outage)()
         away = median_of(audit.WRITE_SECONDS + 2)
         ready = client.get("/ready")
-        assert ready.status_code == 200 and "postgres" in ready.json()["degraded"]
+        assert ready.status_code == 200 and "postgres (audit)" in ready.json()["degraded"]
         assert away < 5 * before
         postgres_server.thaw() if outage == "freeze" else postgres_server.start()
         eventually(lambda: value(client, "genai_audit_written_total") >= sent, "what waited is written")
@@ -212,3 +212,26 @@ def test_replicas_that_begin_together_make_one_table(postgres_server: Backing) -
 
     asyncio.run(story())
     assert rows(postgres_server) == []
+
+
+def test_a_slow_query_of_another_use_does_not_hold_it_up(postgres_server: Backing) -> None:
+    async def story() -> None:
+        connection = await asyncpg.connect(postgres_server.url)
+        await connection.execute("create table benchmark_runs (run_id text)")
+        await connection.execute("begin; lock table benchmark_runs in access exclusive mode")
+        with serving(postgres_server) as client:
+            log = client.app.state.service.audit  # type: ignore[attr-defined]
+            assert client.get("/v1/benchmarks").status_code == 503
+            assert client.portal.call(log._postgres.call, lambda pool: pool.fetchval("select 1")) == 1
+            assert client.post("/v1/predict", json=ONE).status_code == 200
+            eventually(
+                lambda: client.get("/v1/benchmarks").status_code + value(client, "genai_audit_written_total") == 504,
+                "written, while benchmarks are still asked for",
+            )
+            assert set(client.get("/ready").json()["degraded"]) == {"postgres (benchmarks)"}
+        left = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        while await connection.fetchval(left):
+            await asyncio.sleep(0.01)
+        await connection.close()
+
+    asyncio.run(story())

@@ -120,7 +120,7 @@ def test_postgresql_is_away(api: TestClient, postgres_server: Backing, clock: Cl
     clock.now += FRESH_SECONDS
     assert shown(api) == [(1, 99.5)], "what was measured stays true"
     assert api.get("/v1/models").json()["degraded"] == "benchmarks: postgres does not answer"
-    assert "postgres" in api.get("/ready").json()["degraded"]
+    assert "postgres (benchmarks)" in api.get("/ready").json()["degraded"]
     response = api.get("/v1/benchmarks")
     check(response, 503, "Benchmarks cannot be read: postgres does not answer.")
     assert response.headers["retry-after"] == "1"

@@ -119,7 +119,7 @@ def test_a_redis_that_takes_no_writes_is_named(start: Start, redis_server: Backi
 
         def named() -> bool:
             seen.append(ask(process))
-            return "maxmemory" in degraded(process).get("redis", "")
+            return "maxmemory" in degraded(process).get("cache write", "")
 
         eventually(named, "named")
         client.config_set("maxmemory", 0)

@@ -1,30 +1,26 @@
 """Jobs by HTTP, with a real Redis; and what its scripts decide, without a worker process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from backing import Backing
 from checks import check
 from fastapi.testclient import TestClient
+from safetensors.numpy import save
+from stories import JOB, LEASE, QUICK, begun, done, post, taken_over
 from stub import CARD, digit, loaded
 from waiting import eventually
 
 from genai_inference import codec, job_queue, jobs
 from genai_inference.api import create_app
-from genai_inference.job_queue import Claim, Ended, JobQueue, Outcome
-from genai_inference.lifecycle import Lifecycle
-from genai_inference.metrics import Metrics
+from genai_inference.job_queue import Claim, Ended, JobQueue
 from genai_inference.settings import Settings
-from genai_inference.stores import Redis
-
-T = TypeVar("T")
-LEASE = 0.6
-JOB = {"input": {"instances": [digit(7)]}}
-QUICK = {"worker_heartbeat_seconds": 0.1, "worker_lease_seconds": LEASE}
 
 
 @pytest.fixture(autouse=True)
@@ -38,57 +34,6 @@ def client(redis_server: Backing) -> Iterator[TestClient]:
     with TestClient(create_app(settings, lambda _: loaded()), raise_server_exceptions=False) as client:
         eventually(lambda: client.get("/ready").status_code == 200, "ready")
         yield client
-
-
-@pytest.fixture
-def store(redis_server: Backing) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server.url, decode_responses=True) as store:
-        yield store
-
-
-@pytest.fixture
-def queues(redis_server: Backing) -> Callable[..., Any]:
-    """Runs a story of workers: `await story(a, b)` with the places of two of them at the standard queue."""
-
-    def run(story: Callable[[JobQueue, JobQueue], Awaitable[T]]) -> T:
-        async def inner() -> T:
-            settings = Settings(redis_url=redis_server.url, **QUICK)
-            store = Redis(redis_server.url, Lifecycle(), Metrics(), 5)
-            a, b = (JobQueue(store, settings, name) for name in "ab")
-            await a.open()
-            try:
-                return await story(a, b)
-            finally:
-                await store.close()
-
-        return asyncio.run(inner())
-
-    return run
-
-
-def post(client: TestClient, body: dict[str, Any] = JOB, **headers: str) -> str:
-    answer = client.post("/v1/jobs", json=body, headers=headers)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
-async def begun(queue: JobQueue) -> Claim:
-    (entry,) = await queue.take(1, 5)
-    claim = await queue.begin(entry)
-    assert isinstance(claim, Claim)
-    return claim
-
-
-async def taken_over(queue: JobQueue) -> Claim | Ended | None:
-    for _ in range(200):
-        if found := await queue.take_over(1):
-            return await queue.begin(found[0])
-        await asyncio.sleep(LEASE / 10)
-    raise AssertionError("nothing to take over")
-
-
-def done(answer: bytes = b'{"predictions":[]}') -> Outcome:
-    return Outcome("succeeded", result=answer)
 
 
 # --- the routes ------------------------------------------------------------------------------------------------------
@@ -106,7 +51,7 @@ def test_a_job_from_its_acceptance_to_its_result(client: TestClient, queues: Cal
 
     async def story(a: JobQueue, _: JobQueue) -> None:
         claim = await begun(a)
-        batch = codec.from_tensor(CARD.input, codec.read_npy(claim.tensor))
+        batch = codec.from_tensor(CARD.input, codec.read_npy(claim.input))
         assert (batch.reshape(-1) == digit(7)).all()
         running = client.get(url).json()
         assert (running["status"], running["worker"], running["attempts"]) == ("running", "a", 1)
@@ -151,11 +96,100 @@ def test_bad_jobs(
 
 def test_bodies_and_headers_that_are_none(client: TestClient) -> None:
     check(client.post("/v1/jobs", content=b"{", headers={"Content-Type": "application/json"}), 400, "not valid JSON")
-    check(client.post("/v1/jobs", content=b"x", headers={"Content-Type": "application/x-npy"}), 415, "application/json")
+    check(client.post("/v1/jobs", content=b"x", headers={"Content-Type": "text/plain"}), 415, "application/json")
     for key in ("", "x" * 129, "a b", 'a"'):
         check(client.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": key}), 422, "Idempotency-Key: 1 to 128")
     for method in ("get", "delete"):
         check(getattr(client, method)("/v1/jobs/nothing"), 404, "No such job.")
+
+
+TENSOR = jobs.to_npy(np.array([digit(7), digit(3)], np.uint8).reshape(-1, 8, 8))
+RAW = {
+    "npy": ("application/x-npy", TENSOR, 2),
+    "safetensors": ("application/x-safetensors", save({"x": np.zeros((3, 8, 8), np.float32)}), 3),
+    "a picture": ("image/png", b"looked at by the worker", 1),
+    "with parameters": ("IMAGE/JPEG; q=1", b"the same", 1),
+}
+
+
+@pytest.mark.parametrize(("media_type", "body", "count"), RAW.values(), ids=RAW)
+def test_a_body_that_is_the_input_alone(
+    client: TestClient, queues: Callable[..., Any], media_type: str, body: bytes, count: int
+) -> None:
+    headers = {"Content-Type": media_type, "Idempotency-Key": "one"}
+    answer = client.post("/v1/jobs?model=stub&kind=predict&gpus=1&deadline_seconds=60.5", content=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert (job["model"], job["kind"], job["gpus"], job["instances"]) == ("stub", "predict", 1, count)
+    assert job["deadline"] == pytest.approx(job["created"] + 60.5, abs=0.01)
+    again = "/v1/jobs?gpus=1&model=stub&deadline_seconds=60.5"
+    assert client.post(again, content=body, headers=headers).json()["id"] == job["id"]
+    other = {**headers, "Content-Type": "image/jpeg" if media_type == "image/png" else "image/png"}
+    check(client.post(again, content=body, headers=other), 422, "Idempotency-Key: it was used before")
+
+    async def story(a: JobQueue, _: JobQueue) -> None:
+        claim = await begun(a)
+        assert (claim.input, claim.media_type) == (body, media_type.partition(";")[0].lower())
+
+    queues(story)
+
+
+BAD_RAW = {
+    "no tensor": ("", "application/x-npy", b"x", 422, "not an .npy file of version 1.0"),
+    "another shape": ("", "application/x-npy", jobs.to_npy(np.zeros((9, 9))), 422, "tensor: 8x8 or n x 8x8 numbers"),
+    "out of range": ("", "application/x-npy", jobs.to_npy(np.full((8, 8), 17.0)), 422, "numbers must be between 0 and"),
+    "too many": ("", "application/x-npy", jobs.to_npy(np.zeros((3, 8, 8))), 422, "tensor: at most 2 in one job, got 3"),
+    "another type": ("", "text/plain", b"x", 415, "Content-Type must be one of application/json, application/x-npy"),
+    "an option that is none": ("?priority=1", "image/png", b"x", 422, "priority: Extra inputs are not permitted"),
+    "a bad option": ("?gpus=many", "image/png", b"x", 422, "gpus: Input should be a valid integer"),
+    "two GPUs": ("?gpus=2", "image/png", b"x", 422, 'gpus: only a job of kind "blueprint" may use more than one'),
+    "no deadline": ("?deadline_seconds=nan", "image/png", b"x", 422, "deadline_seconds: Input should be a finite"),
+    "another model": ("?model=other", "image/png", b"x", 404, "No such model. There are: stub."),
+}
+
+
+@pytest.mark.parametrize(("query", "media_type", "body", "status", "detail"), BAD_RAW.values(), ids=BAD_RAW)
+def test_bad_bodies_that_are_the_input_alone(
+    client: TestClient,
+    store: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    media_type: str,
+    body: bytes,
+    status: int,
+    detail: str,
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_PROBABILITIES", 20)
+    check(client.post(f"/v1/jobs{query}", content=body, headers={"Content-Type": media_type}), status, detail)
+    compressed = {"Content-Type": media_type, "Content-Encoding": "gzip"}
+    assert client.post("/v1/jobs", content=body, headers=compressed).status_code == 415
+    assert store.keys() == []
+
+
+RESULTS = {"small": 1000, "as large as is inlined": jobs.INLINE_BYTES, "large": jobs.INLINE_BYTES + 1}
+
+
+@pytest.mark.parametrize("size", [*RESULTS.values(), 2 * jobs.PIECE_BYTES + 5], ids=[*RESULTS, "in pieces"])
+def test_only_a_small_result_is_part_of_the_document(
+    client: TestClient, store: redis.Redis, queues: Callable[..., Any], size: int
+) -> None:
+    job, result = post(client), b'{"x":"' + b"0123456789" * (size // 10)
+    result = result[: size - 2] + b'"}'
+
+    async def story(a: JobQueue, _: JobQueue) -> None:
+        assert await a.finish(await begun(a), done(result)) == "succeeded"
+
+    queues(story)
+    found = client.get(f"/v1/jobs/{job}")
+    assert found.json()["result_url"] == f"/v1/jobs/{job}/result"
+    assert found.json()["result"] == (json.loads(result) if size <= jobs.INLINE_BYTES else None)
+    answer = client.get(found.json()["result_url"])
+    assert (answer.content, answer.headers["content-length"]) == (result, str(size))
+    assert 0 < store.ttl(jobs.result_key(job)) <= 86400
+    store.delete(jobs.result_key(job))
+    check(client.get(f"/v1/jobs/{job}/result"), 404, "The result is not kept any more.")
+    store.hset(f"genai:job:{job}", "result", result)  # as workers of earlier releases did
+    assert client.get(f"/v1/jobs/{job}/result").content == result
 
 
 def test_without_the_setting_there_are_no_jobs() -> None:
@@ -243,12 +277,14 @@ def test_cancel_before_it_runs(client: TestClient, store: redis.Redis, queues: C
     job = post(client)
     assert client.delete(f"/v1/jobs/{job}").json()["status"] == "cancelled"
     assert client.delete(f"/v1/jobs/{job}").status_code == 200, "once more changes nothing"
-    assert store.xlen("genai:jobs:standard") == 0
+    assert store.hget(f"genai:job:{job}", "input") is None
 
     async def story(a: JobQueue, _: JobQueue) -> None:
-        assert await a.take(1, 0.05) == []
+        (entry,) = await a.take(1, 5)
+        assert await a.begin(entry) is None
 
     queues(story)
+    assert store.xlen("genai:jobs:standard") == 0
     assert 0 < store.ttl(f"genai:job:{job}") <= 86400
     assert 'genai_jobs_total{kind="predict",status="cancelled"} 1.0' in client.get("/metrics").text
 

@@ -1,21 +1,24 @@
 """Real workers around the stub, with a real Redis, that are killed, frozen and told to end."""
 
+import io
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import redis
 from backing import Backing
+from PIL import Image
 from processes import Server, Start
 from stub import digit
 from waiting import LIMIT_SECONDS, eventually
 from work_stub import BROKEN, POISON
 
 from genai_inference.job_queue import MOST_ATTEMPTS
-from genai_inference.jobs import GROUP
+from genai_inference.jobs import GROUP, to_npy
 
 # Short, so that the tests are; but a heartbeat that comes late on a busy machine shall not cost a lease.
 LEASE = 2.0
@@ -62,8 +65,14 @@ class Platform:
         assert found["status"] == status, found
         return found
 
+    def result(self, job: str) -> dict[str, Any]:
+        answer = self.http.get(self.becomes(job, "succeeded")["result_url"])
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
     def labels(self, job: str) -> list[int]:
-        return [prediction["label"] for prediction in self.becomes(job, "succeeded")["result"]["predictions"]]
+        return [prediction["label"] for prediction in self.result(job)["predictions"]]
 
     def completions(self, job: str) -> int:
         return int(self.store.hget(f"genai:job:{job}", "completions") or 0)
@@ -107,7 +116,7 @@ def test_nothing_is_lost_or_done_twice_whatever_happens_to_workers(
         known = {each["name"]: each["pending"] for each in platform.store.xinfo_consumers("genai:jobs:standard", GROUP)}
         return sorted(known.get(name, 0) for name in consumers or known)
 
-    eventually(lambda: left() <= JOBS - 10, "both work")
+    eventually(lambda: left() <= JOBS - 10 and len(held()) == 2, "both work")
     both = {each["name"] for each in platform.store.xinfo_consumers("genai:jobs:standard", GROUP)}
     first.process.kill()
     third = platform.worker("1", **settings)
@@ -249,7 +258,7 @@ def test_a_blueprint_job_uses_every_device_or_as_many_as_it_asks_for(platform: P
     job = platform.post(*labels, kind="blueprint")
     worker = platform.worker("0.02 3", GENAI_WORKER_QUEUE="blueprint", GENAI_MAX_BATCH_SIZE="8")
     assert platform.labels(job) == labels
-    assert platform.job(job)["result"]["model"] == {"name": "stub", "version": "9.8.7"}
+    assert platform.result(job)["model"] == {"name": "stub", "version": "9.8.7"}
 
     def computed() -> list[float]:
         return [metric(worker, f'genai_batch_size_sum{{model="stub@stub:{device}"}}') for device in range(3)]
@@ -274,3 +283,34 @@ def test_its_http_server_is_for_probes_only(platform: Platform) -> None:
     assert [worker.status(path) for path in ("/health", "/ready", "/version", "/metrics")] == [200] * 4
     answer = httpx.post(worker.url + "/v1/predict", json={"instances": [digit(1)]}, timeout=LIMIT_SECONDS)
     assert answer.status_code == 404
+
+
+def test_an_input_of_any_media_type(platform: Platform) -> None:
+    """A tensor, and a picture that has no pixel of a digit's background: the stub sees all of it as full."""
+    platform.worker()
+    tensor = to_npy(np.array([digit(number) for number in range(5)] * 20, np.uint8).reshape(-1, 8, 8))
+    file = io.BytesIO()
+    Image.fromarray(np.full((80, 80), 255, np.uint8)).save(file, "PNG")
+
+    def raw(body: bytes, media_type: str) -> str:
+        answer = platform.http.post("/v1/jobs?model=stub", content=body, headers={"Content-Type": media_type})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    assert platform.labels(raw(tensor, "application/x-npy")) == list(range(5)) * 20
+    assert platform.labels(raw(file.getvalue(), "image/png")) == [64 % 10]
+    state = platform.becomes(raw(b"x", "image/png"), "failed")
+    assert (state["error"]["status"], state["attempts"]) == (422, 1)
+    platform.is_empty()
+
+
+def test_a_worker_is_known_while_it_is_there(platform: Platform) -> None:
+    job = platform.post(1, kind="blueprint")
+    assert platform.job(job)["workers"] == 0
+    worker = platform.worker("10", GENAI_WORKER_QUEUE="blueprint", GENAI_WORKER_CONCURRENCY="1")
+    platform.becomes(job, "running")
+    second = platform.post(1, kind="blueprint")
+    time.sleep(2 * LEASE)  # though all that it does is to renew a lease
+    assert platform.job(second)["workers"] == 1
+    worker.process.kill()
+    eventually(lambda: platform.job(second)["workers"] == 0, "it was not heard of any more")
