@@ -136,7 +136,8 @@ class Bench:
         theirs = {"BENCH_MODEL": str(self.package(model)), "BENCH_PORT": str(port), "BENCH_BATCH": str(self.where.batch), "BENCH_DEVICE": self.where.device}
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         shared = {"PYTHONPATH": path, "GENAI_MAX_BATCH_SIZE": str(self.where.batch), "GENAI_MAX_QUEUE": str(4 * self.where.connections), "GENAI_TORCH_THREADS": "1", "GENAI_LOG_LEVEL": "warning"}
-        return {**os.environ, **shared, **ours, **theirs, **quiet}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GENAI_")}  # the service refuses what it does not know
+        return {**inherited, **shared, **ours, **theirs, **quiet}
 
     def package(self, model: str) -> pathlib.Path:
         folder = CACHE / "bench-models" / hashlib.sha256(str(MODELS[model]).encode()).hexdigest()[:12]
