@@ -16,7 +16,7 @@ from types import FrameType
 import httptools
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from .api import create_app
 from .engine import MakeEngine
@@ -72,6 +72,7 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._left = self.loop.create_future()
+            self._cycles: list[RequestResponseCycle] = []  # that are not answered yet
             self._wait()
 
         def data_received(self, data: bytes) -> None:
@@ -135,6 +136,9 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
             self._stop_waiting()
             if not self.parser.should_upgrade() and not self._refuse():
                 super().on_headers_complete()
+                # Older releases of uvicorn see `Connection: close` only where nothing else is said there.
+                self.cycle.keep_alive = self.cycle.keep_alive and self.parser.should_keep_alive()
+                self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
 
         def _refuse(self) -> bool:
             """Answers at once, where uvicorn is not needed: it is this request's turn, its client reads what it gets,
@@ -204,6 +208,10 @@ def bounded(seconds: float, shedding: Shedding, in_flight: InFlight) -> type[asy
                 if timer is not None:
                     timer.cancel()
             self._read_by_client()
+            # uvicorn tells only the latest of several requests that the client has gone, and uvloop takes nothing then.
+            for cycle in self._cycles:
+                cycle.disconnected = True
+                cycle.message_event.set()
             self._left.set_result(None)
             super().connection_lost(exc)
 

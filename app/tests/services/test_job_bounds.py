@@ -269,8 +269,9 @@ def test_a_kind_that_nobody_computes_is_refused(redis_server: Backing, store: re
 
 
 def test_who_waits_is_told_how_many_workers_there_are(
-    client: TestClient, store: redis.Redis, queues: Callable[..., Any]
+    client: TestClient, store: redis.Redis, queues: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jobs, "MEASURED_SECONDS", 0.0)
     answer = client.post("/v1/jobs", json=JOB).json()
     url = f"/v1/jobs/{answer['id']}"
     assert answer["workers"] == 0
