@@ -162,9 +162,13 @@ class Batcher:
         work.answer.add_done_callback(lambda _: self._settled(work, timer))
         return work.answer
 
+    def has_room(self, items: int = 1) -> bool:
+        """Whether so many more can wait."""
+        return self.waiting + items <= self.max_queue
+
     def check_room(self, items: int = 1) -> None:
         """QueueFull if so many more cannot wait. Asked before a body is decoded, it makes refusing cheap."""
-        if not self._has_room(items):
+        if not self.has_room(items):
             self._observer.dropped("queue_full")
             raise QueueFull(retry_after(self.waiting, self._items_per_second))
 
@@ -173,11 +177,8 @@ class Batcher:
         nobody waits for ever; nothing is dropped, and nothing counted.
         """
         async with self._turn:
-            while not self._has_room(items):
+            while not self.has_room(items):
                 await asyncio.sleep(ROOM_SECONDS)
-
-    def _has_room(self, items: int) -> bool:
-        return self.waiting + items <= self.max_queue
 
     def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has the device called in two turns of the event loop: in one it reads what has come, in the next that becomes
