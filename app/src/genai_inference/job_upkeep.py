@@ -18,6 +18,7 @@ from .stores import Away, Redis
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0  # nobody waits for this: that it is slow must not make Redis count as away for requests
 MOST_AT_ONCE = 1000  # jobs that are ended in one step
 LEFT = "The deadline had passed, and the worker that had begun was not heard of any more."
 EVICTION = "volatile-ttl"
@@ -57,7 +58,7 @@ class Upkeep:
     async def end_overdue(self) -> None:
         """Fails jobs whose deadline passed while they waited, and frees what they hold."""
         for kind, queue in QUEUES.items():
-            ended = await self._redis.call(partial(self._end, queue))
+            ended = await self._redis.call(partial(self._end, queue), PATIENCE_SECONDS)
             if ended:
                 self._metrics.ended.labels(kind, "failed").inc(ended)
                 log.warning("jobs too late", extra={"fields": {"queue": queue, "jobs": ended}})
@@ -73,7 +74,7 @@ class Upkeep:
         import redis
 
         try:
-            found = unfit(await self._redis.call(lambda redis: redis.info("memory")))
+            found = unfit(await self._redis.call(lambda redis: redis.info("memory"), PATIENCE_SECONDS))
         except redis.ResponseError:
             return
         reason, loses = found or (None, False)
@@ -84,6 +85,7 @@ class Upkeep:
 
     async def _look(self) -> None:
         while True:
+            await asyncio.sleep(EVERY_SECONDS)
             try:
                 await self.end_overdue()
                 await self.check_eviction()
@@ -91,4 +93,3 @@ class Upkeep:
                 pass
             except Exception:  # nothing may end this task: what is wrong now may be well later
                 log.exception("upkeep of jobs")
-            await asyncio.sleep(EVERY_SECONDS)

@@ -30,7 +30,7 @@ def measured_at_each_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client(redis_server: Backing) -> Iterator[TestClient]:
-    settings = Settings(redis_url=redis_server.url, jobs=True, jobs_max_queued=5, **QUICK)
+    settings = Settings(redis_url=redis_server.url, jobs=True, jobs_max_queued=5, store_timeout_seconds=2, **QUICK)
     with TestClient(create_app(settings, lambda _: loaded()), raise_server_exceptions=False) as client:
         eventually(lambda: client.get("/ready").status_code == 200, "ready")
         yield client

@@ -312,5 +312,6 @@ def test_a_worker_is_known_while_it_is_there(platform: Platform) -> None:
     second = platform.post(1, kind="blueprint")
     time.sleep(2 * LEASE)  # though all that it does is to renew a lease
     assert platform.job(second)["workers"] == 1
+    eventually(lambda: metric(platform.api, 'genai_job_workers{queue="blueprint"}') == 1, "counted")
     worker.process.kill()
     eventually(lambda: platform.job(second)["workers"] == 0, "it was not heard of any more")
