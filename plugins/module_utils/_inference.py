@@ -42,9 +42,13 @@ SETTINGS = {
         "body_bytes": "GENAI_MAX_BODY_BYTES", "image_pixels": "GENAI_MAX_IMAGE_PIXELS", "in_flight_bytes": "GENAI_IN_FLIGHT_BYTES",
         "device_seconds": "GENAI_DEVICE_SECONDS", "keep_alive_seconds": "GENAI_KEEP_ALIVE_SECONDS",
     },
-    "jobs": {"result_seconds": "GENAI_JOB_RESULT_SECONDS", "max_queued": "GENAI_JOBS_MAX_QUEUED"},
+    "jobs": {
+        "result_seconds": "GENAI_JOB_RESULT_SECONDS", "deadline_seconds": "GENAI_JOB_DEADLINE_SECONDS", "max_queued": "GENAI_JOBS_MAX_QUEUED",
+        "max_per_client": "GENAI_JOBS_MAX_PER_CLIENT",
+    },
     "tracing": {"endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "sampler": "OTEL_TRACES_SAMPLER", "ratio": "OTEL_TRACES_SAMPLER_ARG"},
 }
+KINDS = {"standard": "predict", "blueprint": "blueprint"}  # the kind of job that waits in each queue
 KEYS, KEYS_FOLDER = "api-keys", "/etc/genai/api-keys"
 AFTER_DRAIN = 22  # seconds in which a pod that has drained finishes what is under way, and ends
 COMPONENT = "app.kubernetes.io/component"
@@ -91,6 +95,9 @@ def settings(about: Input) -> dict[str, str]:
         found |= {variable: text(given[part]) for part, variable in parts.items() if given.get(part) is not None}
     switches = {"GENAI_JOBS": about["jobs"].get("enabled"), "GENAI_AUDIT": about["audit"]}
     found |= {variable: "true" for variable, on in switches.items() if on}
+    if about["jobs"].get("enabled") and about["workers"]:  # what no worker will ever compute is refused
+        queues = {worker.get("queue", WORKER["queue"]) for worker in about["workers"]}
+        found["GENAI_JOB_KINDS"] = ",".join(kind for queue, kind in KINDS.items() if queue in queues)
     files = {"GENAI_MODELS_FILE": about["models"] and f"{FILE_FOLDER}/{FILE}", "GENAI_API_KEYS_FILE": _keys_file(about)}
     return {**found, **trust(about), **{variable: path for variable, path in files.items() if path}}
 
