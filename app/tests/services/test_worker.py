@@ -36,7 +36,7 @@ class Platform:
             "GENAI_WORKER_LEASE_SECONDS": str(LEASE),
         }
         self._start = start
-        self.api = start("0", GENAI_JOBS="true", **self.variables)
+        self.api = start("0", GENAI_JOBS="true", GENAI_STORE_TIMEOUT_SECONDS="5", **self.variables)
         self.api.becomes("/ready", 200)
         self.store = redis.Redis.from_url(url, decode_responses=True)
         self.http = httpx.Client(base_url=self.api.url, timeout=LIMIT_SECONDS)
