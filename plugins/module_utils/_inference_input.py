@@ -29,7 +29,8 @@ Findings = t.Iterator[str]
 
 def findings(about: Input, distribution: str) -> list[str]:
     """One line each, which begins with the name of the variable."""
-    found = (*_stores(about), *_clients(about), *_memory(about), *_models(about), *_workers(about), *_benchmark(about), *_canary(about, distribution), *_scaling(about))
+    parts = (_stores, _clients, _memory, _models, _workers, _benchmark, _scaling)
+    found = [line for part in parts for line in part(about)] + [*_canary(about, distribution)]
     return [f"inference_app_{line}" for line in found]
 
 
@@ -77,8 +78,8 @@ def _memory(about: Input) -> Findings:
     memory = quantity(given)
     if memory is not None and memory < least:
         yield (
-            f"resources.limits.memory: {given} is less than what requests may make of a pod, {readable(fractions.Fraction(-(-least // MIB) * MIB))} without models;"
-            " give more, or less in inference_app_limits"
+            f"resources.limits.memory: {given} is less than what requests may make of a pod,"
+            f" {readable(fractions.Fraction(-(-least // MIB) * MIB))} without models; give more, or less in inference_app_limits"
         )
 
 

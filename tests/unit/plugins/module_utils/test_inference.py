@@ -97,7 +97,10 @@ def test_settings_are_what_was_given():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("queues", "kinds"), [([], None), (["standard"], "predict"), (["blueprint"], "blueprint"), (["blueprint", "standard"], "predict,blueprint")])
+@pytest.mark.parametrize(
+    ("queues", "kinds"),
+    [([], None), (["standard"], "predict"), (["blueprint"], "blueprint"), (["blueprint", "standard"], "predict,blueprint")],
+)
 def test_jobs_that_no_worker_computes_are_refused(queues, kinds):
     workers = [{"name": queue, "queue": queue} for queue in queues]
     assert parts(redis_secret=REDIS, jobs={"enabled": True}, workers=workers)["settings"].get("GENAI_JOB_KINDS") == kinds
