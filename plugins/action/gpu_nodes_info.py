@@ -4,7 +4,7 @@
 """Controller side of genai.platform.gpu_nodes_info."""
 from __future__ import annotations
 
-from ansible_collections.genai.platform.plugins.plugin_utils._module_action import ModuleAction
+from ansible_collections.genai.platform.plugins.plugin_utils.module_action import ModuleAction
 
 
 class ActionModule(ModuleAction):

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 from ansible.utils.path import unfrackpath
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM
-from ansible_collections.genai.platform.plugins.plugin_utils._module_action import ModuleAction
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM
+from ansible_collections.genai.platform.plugins.plugin_utils.module_action import ModuleAction
 
 # What `module_defaults` of the action group sets for the modules that reach a cluster.
 OF_THE_CLUSTER = {*CONNECTION, *PLATFORM} - {"platform"}

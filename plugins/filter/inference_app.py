@@ -40,7 +40,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.genai.platform.plugins.module_utils._inference import inference
+from ansible_collections.genai.platform.plugins.plugin_utils.inference import inference
 
 
 class FilterModule:

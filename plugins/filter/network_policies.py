@@ -62,7 +62,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.genai.platform.plugins.module_utils._network import network_policies
+from ansible_collections.genai.platform.plugins.plugin_utils.network import network_policies
 
 
 class FilterModule:

@@ -57,7 +57,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.genai.platform.plugins.plugin_utils._selection import tag_selection
+from ansible_collections.genai.platform.plugins.plugin_utils.selection import tag_selection
 
 
 class FilterModule:

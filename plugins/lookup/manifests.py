@@ -50,8 +50,8 @@ import yaml
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible.template import trust_as_template
-from ansible_collections.genai.platform.plugins.plugin_utils._spelling import unknown_options
-from ansible_collections.genai.platform.plugins.plugin_utils._yaml import Loader
+from ansible_collections.genai.platform.plugins.plugin_utils.spelling import unknown_options
+from ansible_collections.genai.platform.plugins.plugin_utils.yaml_loader import Loader
 
 SOURCE = "genai.platform/source"
 

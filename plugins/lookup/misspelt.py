@@ -43,7 +43,7 @@ import pathlib
 import typing as t
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.genai.platform.plugins.plugin_utils._spelling import near_misses, unknown_options
+from ansible_collections.genai.platform.plugins.plugin_utils.spelling import near_misses, unknown_options
 
 
 class LookupModule(LookupBase):

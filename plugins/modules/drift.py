@@ -119,11 +119,11 @@ requests:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
-from ansible_collections.genai.platform.plugins.module_utils._patience import patience
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.engine.patience import patience
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals, who
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 
 OPTIONS = {
     "fix": {"type": "bool", "default": False},

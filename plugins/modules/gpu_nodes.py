@@ -278,12 +278,12 @@ requests:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, diff, ever_released, released_pools
-from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
-from ansible_collections.genai.platform.plugins.module_utils._gpu_guard import ALLOW, KEEP, REFUSE
-from ansible_collections.genai.platform.plugins.module_utils._gpu_lock import PlatformLock
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
+from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import Fleet, diff, ever_released, released_pools
+from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import Pool
+from ansible_collections.genai.platform.plugins.module_utils.fleet.guard import ALLOW, KEEP, REFUSE
+from ansible_collections.genai.platform.plugins.module_utils.fleet.platform_lock import PlatformLock
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals, who
 
 LISTS = ("products", "pci", "instance_types", "resources", "nodes")
 MATCH = {**{name: {"type": "list", "elements": "str"} for name in LISTS}, "labels": {"type": "dict"}}

@@ -268,11 +268,11 @@ restored:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle, stop_on_signals, who
-from ansible_collections.genai.platform.plugins.module_utils._patience import patience
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.engine.patience import patience
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.engine.teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.input import read_bundle, stop_on_signals, who
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},

@@ -77,8 +77,8 @@ server_version:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._input import described
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.input import described
 
 MODULE = Module(lambda call: described(*connect(call.params)), {**CONNECTION, **PLATFORM})
 

@@ -150,13 +150,13 @@ errors:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import PLATFORM, Call, Module
-from ansible_collections.genai.platform.plugins.module_utils._consistency import refuse_contradictions
-from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle
-from ansible_collections.genai.platform.plugins.module_utils._manifest import prepare
-from ansible_collections.genai.platform.plugins.module_utils._release import refuse_undescribed
-from ansible_collections.genai.platform.plugins.module_utils._render import render
-from ansible_collections.genai.platform.plugins.module_utils._tree import Tree, outcome
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import refuse_contradictions
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import refuse_undescribed
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import PLATFORM, Call, Module
+from ansible_collections.genai.platform.plugins.module_utils.module.input import read_bundle
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
+from ansible_collections.genai.platform.plugins.module_utils.tree.render import render
+from ansible_collections.genai.platform.plugins.module_utils.tree.tree import Tree, outcome
 
 OPTIONS = {
     "bundle": {"type": "dict"},

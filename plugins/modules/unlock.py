@@ -65,10 +65,10 @@ requests:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals, who
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils._unlock import lines, unlock
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import lines, unlock
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals, who
 
 
 def unlocked(call: Call) -> dict:

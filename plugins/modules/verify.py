@@ -158,8 +158,8 @@ requests:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils._verify import HEALTHY, lines, verify
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import HEALTHY, lines, verify
 
 OPTIONS = {
     "components": {"type": "list", "elements": "str"},

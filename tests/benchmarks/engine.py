@@ -15,10 +15,10 @@ import re
 import sys
 import time
 
-from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, connect
-from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
-from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
-from ansible_collections.genai.platform.plugins.module_utils._wait import Waiter
+from ansible_collections.genai.platform.plugins.module_utils.engine.wait import Waiter
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, connect
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_PLATFORM, Ref
+from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
 from ansible_collections.genai.platform.plugins.modules import gpu_nodes, release
 
 DEPLOYMENTS = ResourceType("apps", "v1", "Deployment", "deployments", True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typing as t
 
 import cluster
-from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.cluster.api import Cluster
+from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.engine.teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 
 IMAGE = "genai-platform/inference:1.0.0"  # on every node already, with a shell and Python in it
 

@@ -7,8 +7,8 @@ import subprocess
 import time
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from bundles import Platform, obj, pod, workload
 from cluster import CONTROL_PLANE, kubectl, own, play
 from live import Api, Looker, remove

@@ -7,9 +7,9 @@ import os
 import signal
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._input import stop_on_signals
-from ansible_collections.genai.platform.plugins.module_utils._verify import verify
+from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import verify
 from bundles import Platform, obj, pod, workload
 from cluster import kubectl, own, play
 from live import Api, Looker, remove, until

@@ -10,11 +10,11 @@ import math
 import cluster
 import kwok
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._cluster import PAGE, Cluster
-from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, NodesFailed
-from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet, gpus
-from ansible_collections.genai.platform.plugins.module_utils._gpu import LABEL_POOL, Pool
-from ansible_collections.genai.platform.plugins.module_utils._gpu_plan import ANNOTATION_TAINTS, MANAGER
+from ansible_collections.genai.platform.plugins.module_utils.cluster.api import PAGE, Cluster
+from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput, NodesFailed
+from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import Fleet, gpus
+from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import LABEL_POOL, Pool
+from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import ANNOTATION_TAINTS, MANAGER
 from bundles import Platform, obj
 from cluster import kubectl, play
 from live import Api, until

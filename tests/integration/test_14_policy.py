@@ -12,7 +12,7 @@ import typing as t
 import cluster
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
 from bundles import IMAGE, Platform, obj, workload
 from live import Api, Looker, until
 

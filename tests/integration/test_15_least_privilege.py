@@ -9,11 +9,11 @@ import time
 import cluster
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, NotPermitted
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.cluster.api import Cluster
+from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.engine.teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, NotPermitted
 from bundles import obj, pod, workload
 from live import Api
 

@@ -6,7 +6,7 @@ import json
 
 import cluster
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, PlatformError, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput, PlatformError, ReleaseFailed
 from bundles import IMAGE, Platform, obj, pod, workload
 from cluster import Audit, Replicas, kubectl, own
 from live import until

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from bundles import Platform, obj
 from cluster import kubectl, name_of, own
 from live import Api, everything

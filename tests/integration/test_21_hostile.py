@@ -11,7 +11,7 @@ import typing as t
 
 import hostile
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
 from bundles import Platform
 from cluster import Audit, kubectl
 from hostile import Client, Throttle, Writer

@@ -7,8 +7,8 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from bundles import Platform, obj, pod, workload
 from cluster import NAME, kubectl
 from live import until

@@ -11,12 +11,12 @@ import typing as t
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._fleet import Fleet
-from ansible_collections.genai.platform.plugins.module_utils._gpu import Pool
-from ansible_collections.genai.platform.plugins.module_utils._patience import patience
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
-from ansible_collections.genai.platform.plugins.module_utils._request import ANNOTATION_REQUEST
-from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
+from ansible_collections.genai.platform.plugins.module_utils.engine.patience import patience
+from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import Fleet
+from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import Pool
+from ansible_collections.genai.platform.plugins.module_utils.objects.request import ANNOTATION_REQUEST
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import lines, verify
 from bundles import Platform, obj, pod, workload
 from cluster import NAME, PLAIN, REPOSITORY, kubectl
 from live import until

@@ -11,7 +11,7 @@ import typing as t
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster
+from ansible_collections.genai.platform.plugins.module_utils.cluster.api import Cluster
 from bundles import Platform, obj
 from cluster import CACHE, KUBECONFIG, name_of, own
 from live import Api, Kind, normalised, until

@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
-from ansible_collections.genai.platform.plugins.plugin_utils._yaml import Loader
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
+from ansible_collections.genai.platform.plugins.plugin_utils.yaml_loader import Loader
 from bundles import Platform, obj, pod, workload
 from cluster import CONTROL_PLANE, Run, play
 from living import API, path, space, there

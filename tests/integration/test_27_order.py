@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
 from bundles import Platform
 from live import until
 from living import space, there

@@ -15,9 +15,9 @@ import typing as t
 import cluster
 import forty
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _cluster
-from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._preview import UNCHANGEABLE
+from ansible_collections.genai.platform.plugins.module_utils.cluster import api as _cluster
+from ansible_collections.genai.platform.plugins.module_utils.engine.preview import UNCHANGEABLE
+from ansible_collections.genai.platform.plugins.module_utils.errors import Busy, InvalidInput, ReleaseFailed
 from bundles import Platform
 from faults import LEDGER, REFUSAL, C, D, Policy, World, Write
 from live import Snapshot, remove

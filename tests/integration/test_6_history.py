@@ -10,8 +10,8 @@ import random
 import typing as t
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import InvalidInput
-from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_COMPONENT, prepare
+from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_COMPONENT, prepare
 from bundles import Platform, obj, pod, workload
 from cluster import kubectl, own
 from live import Api, Looker, Snapshot

@@ -7,9 +7,9 @@ import time
 
 import live
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._cluster import OUTAGE_SECONDS
-from ansible_collections.genai.platform.plugins.module_utils._errors import ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils._verify import lines, verify
+from ansible_collections.genai.platform.plugins.module_utils.cluster.api import OUTAGE_SECONDS
+from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import lines, verify
 from bundles import Platform, obj, pod, workload
 from cluster import kubectl, own, play
 

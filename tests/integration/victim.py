@@ -52,7 +52,7 @@ def quick_backoff(_attempt: int, retry_after: str | None = None) -> float:
 
 def main() -> None:
     import bundles  # and with it the engine
-    from ansible_collections.genai.platform.plugins.module_utils import _cluster
+    from ansible_collections.genai.platform.plugins.module_utils.cluster import api as _cluster
 
     _cluster._backoff, _cluster.OUTAGE_SECONDS = quick_backoff, 0.0
     for line in sys.stdin:
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _run(platform: t.Any, order: dict) -> int:
-    from ansible_collections.genai.platform.plugins.module_utils._errors import PlatformError
+    from ansible_collections.genai.platform.plugins.module_utils.errors import PlatformError
 
     try:
         with open(order["bundle"], encoding="utf-8") as handle:

@@ -11,10 +11,10 @@ import re
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref, prepare
-from ansible_collections.genai.platform.plugins.module_utils._permissions import Need, covered, lines, of_actions, of_reading
-from ansible_collections.genai.platform.plugins.module_utils._plan import CREATE, Action
-from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils.checks.permissions import Need, covered, lines, of_actions, of_reading
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref, prepare
+from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils.plan.plan import CREATE, Action
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WRITES = ["create", "delete", "get", "list", "patch"]

@@ -16,8 +16,8 @@ import checks
 import netpol
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._consistency import findings
-from ansible_collections.genai.platform.plugins.module_utils._manifest import prepare
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
 from netpol import End, Matrix
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

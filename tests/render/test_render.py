@@ -8,8 +8,8 @@ import typing as t
 
 import checks
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._consistency import findings
-from ansible_collections.genai.platform.plugins.module_utils._manifest import prepare
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
 
 DISTRIBUTIONS = ("kubernetes", "openshift")
 CANARIES = ("split_by_gateway", "split_by_istio", "split_by_route")

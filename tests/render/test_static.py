@@ -121,10 +121,10 @@ def test_plugins_say_what_they_are(path):
 
 
 def test_only_one_file_talks_to_kubernetes():
-    """`_cluster.py` is the one door to the API, `_client.py` how it is opened, `_login.py` who holds the key."""
+    """`cluster/api.py` is the one door to the API, `client.py` how it is opened, `login.py` who holds the key."""
     pattern = re.compile(r"^\s*(?:from|import)\s+(?:kubernetes|openshift|ansible_collections\.kubernetes)\b", re.MULTILINE)
     assert [relative(path) for path in PLUGINS if pattern.search(path.read_text(encoding="utf-8"))] == [
-        "plugins/module_utils/_client.py", "plugins/module_utils/_login.py",
+        "plugins/module_utils/cluster/client.py", "plugins/module_utils/cluster/login.py",
     ]
 
 

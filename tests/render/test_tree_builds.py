@@ -11,10 +11,10 @@ import subprocess
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref, prepare
-from ansible_collections.genai.platform.plugins.module_utils._render import render
-from ansible_collections.genai.platform.plugins.module_utils._tree import Tree
-from ansible_collections.genai.platform.plugins.plugin_utils._yaml import Loader
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref, prepare
+from ansible_collections.genai.platform.plugins.module_utils.tree.render import render
+from ansible_collections.genai.platform.plugins.module_utils.tree.tree import Tree
+from ansible_collections.genai.platform.plugins.plugin_utils.yaml_loader import Loader
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genai-platform"

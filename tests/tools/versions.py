@@ -23,7 +23,7 @@ import typing as t
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genai-platform"
 PLAYBOOKS = ("site", "rollback", "verify", "drift", "history", "render", "teardown", "unlock", "bootstrap_rbac")
-UNIT = ("module_utils/test_client.py", "lookup", "plugin_utils", "action")
+UNIT = ("module_utils/cluster/test_client.py", "lookup", "plugin_utils/test_selection.py", "plugin_utils/test_spelling.py", "action")
 TESTING = tuple(line for line in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines() if line.startswith("pytest"))
 
 

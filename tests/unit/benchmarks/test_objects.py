@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import objects
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._manifest import prepare
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
 
 
 @pytest.mark.parametrize(("count", "spaces"), [(15, 1), (60, 2), (300, 12), (1000, 12), (5000, 12)])

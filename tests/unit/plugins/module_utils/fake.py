@@ -17,10 +17,10 @@ import json
 import threading
 import urllib.parse
 
-from ansible_collections.genai.platform.plugins.module_utils._cluster import Cluster
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
-from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils.cluster.api import Cluster
+from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, Unreachable
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
 
 TYPES = [
     ResourceType("", "v1", "ConfigMap", "configmaps", True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
+from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError
 from fake import FakeCluster
 
 CAPACITY = {"nvidia": {"nvidia.com/gpu": "8"}, "amd": {"amd.com/gpu": "8"}, "": {}}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
-from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger, State
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.engine.teardown import teardown
+from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_PLATFORM, Ref
 
 
 STATE = "apply Secret genai-ledger/genai.state"  # what a release writes last but for its journal
@@ -95,4 +95,4 @@ def kill_at(cluster, monkeypatch, what, bundle, **options):
         victim.deploy(bundle)
     victim.lock.stop()
     cluster.created.clear()  # another process knows nothing of it
-    monkeypatch.setattr("ansible_collections.genai.platform.plugins.module_utils._release.alive", lambda *_args: False)
+    monkeypatch.setattr("ansible_collections.genai.platform.plugins.module_utils.engine.release.alive", lambda *_args: False)

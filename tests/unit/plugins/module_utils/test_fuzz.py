@@ -11,15 +11,15 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _fields as fields
-from ansible_collections.genai.platform.plugins.module_utils._drift import findings
-from ansible_collections.genai.platform.plugins.module_utils._errors import PlatformError
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
-from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref, prepare
-from ansible_collections.genai.platform.plugins.module_utils._plan import CREATE, UNCHANGED, Plan, make_plan, resolve
-from ansible_collections.genai.platform.plugins.module_utils._preview import change, diff, masked_pair
-from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType, group_kind
+from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
+from ansible_collections.genai.platform.plugins.module_utils.engine.preview import change, diff, masked_pair
+from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
+from ansible_collections.genai.platform.plugins.module_utils.errors import PlatformError
+from ansible_collections.genai.platform.plugins.module_utils.objects import fields
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref, prepare
+from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType, group_kind
+from ansible_collections.genai.platform.plugins.module_utils.plan.drift import findings
+from ansible_collections.genai.platform.plugins.module_utils.plan.plan import CREATE, UNCHANGED, Plan, make_plan, resolve
 from fake import TYPES, FakeCluster
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Busy, InvalidInput
-from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger, State
-from ansible_collections.genai.platform.plugins.module_utils._lock import process
+from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger, State
+from ansible_collections.genai.platform.plugins.module_utils.engine.lock import process
+from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, Busy, InvalidInput
 from ansible_collections.genai.platform.plugins.modules import gpu_nodes
 from nodes import FakePlatform, node
 

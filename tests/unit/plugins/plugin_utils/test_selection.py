@@ -9,7 +9,7 @@ import itertools
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.taggable import Taggable
-from ansible_collections.genai.platform.plugins.plugin_utils._selection import tag_selection
+from ansible_collections.genai.platform.plugins.plugin_utils.selection import tag_selection
 
 LISTED = ["namespaces", "policy", "inference_app"]
 ALIASES = {"app": "inference_app", "nodes": "gpu_nodes"}  # of the last there is no component here

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.plugin_utils._spelling import near_misses, options_of, unknown_options
+from ansible_collections.genai.platform.plugins.plugin_utils.spelling import near_misses, options_of, unknown_options
 
 ROLES = pathlib.Path(__file__).resolve().parents[4] / "roles"
 COMMON = ROLES / "common"

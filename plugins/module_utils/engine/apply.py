@@ -1,0 +1,206 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The thin layer that acts: applies a plan in waves, and prunes."""
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..checks.refusals import explain, unanswered
+from ..cluster.api import Cluster
+from ..errors import ApiError, TimedOut, Unreachable
+from ..objects.fields import removals, spec_of
+from ..objects.manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
+from ..objects.types import ResourceType
+from ..plan.plan import ORPHAN, Action, Plan, is_policy
+from .wait import Waiter
+
+# What brings a kind of its own.
+DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
+# An API server looks for changed policies every second, and compiles them; of webhooks it hears a moment after they were written.
+POLICY_SECONDS = 2.5
+# How long a webhook whose workloads are ready may still not answer.
+WEBHOOK_SECONDS = 30.0
+
+
+Check = t.Callable[[], None]  # raises LockLost when the run must not go on
+
+
+def apply_plan(
+    cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check, is_early: t.Callable[[ApiError], bool]
+) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
+    """Creates and updates, wave by wave. Returns {action: the object as the server has it now}, and why the rest is
+    to be tried again once the workloads are ready. `is_early`: whether a refusal is a reason for that. Any other ends it (ApiError naming
+    the object). `check` is called before each write."""
+    done: dict[Action, dict] = {}
+    early: dict[Action, ApiError] = {}
+    first = plan.first()
+    if first:
+        _delete(cluster, first, progress, check)
+        cluster.gone([(action.rtype, action.ref) for action in first])
+    for wave in plan.waves():
+        progress(f"applying {len(wave)} objects ({_kinds(wave)})")
+        afters = dict(zip(wave, cluster.each(lambda action: _apply_unless(cluster, action, force, check, is_early), wave)))
+        refused = {action: after for action, after in afters.items() if isinstance(after, ApiError)}
+        for action, why in refused.items():
+            progress(f"{action.ref}: tried again when the workloads are ready: {why.message.splitlines()[0]}")
+        early.update(refused)
+        done.update({action: after for action, after in afters.items() if action not in refused})
+        definitions = {a.ref: a.rtype for a in wave if a.ref.builtin in DEFINITIONS and a in done}
+        Waiter(cluster, definitions, platform, progress).run(60)
+        until_in_force(action.ref for action in wave)
+    return done, early
+
+
+def apply_early(
+    cluster: Cluster, early: list[Action], force: bool, progress: t.Callable[[str], None], check: Check
+) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
+    """What was refused before the workloads were ready, wave by wave: {action: the object as the server has it now}, and what is refused
+    still. Goes on while more is done each time, and for a while where a webhook does not answer: the API server may need a moment until it
+    reaches it, as may who gives it its certificate."""
+    progress(f"applying {len(early)} objects ({_kinds(early)})")
+    done: dict[Action, dict] = {}
+    deadline = time.monotonic() + WEBHOOK_SECONDS
+    while True:
+        known, refused = len(done), {}
+        for wave in Plan([action for action in early if action not in done]).waves():
+            afters = dict(zip(wave, cluster.each(lambda action: _apply_unless(cluster, action, force, check, lambda _exc: True), wave)))
+            refused.update({action: after for action, after in afters.items() if isinstance(after, ApiError)})
+            done.update({action: after for action, after in afters.items() if action not in refused})
+        silent = any(unanswered(exc) for exc in refused.values()) and time.monotonic() < deadline
+        if not refused or not (silent or len(done) > known):
+            return done, refused
+        time.sleep(1 if silent else 0)
+
+
+def _apply_unless(cluster: Cluster, action: Action, force: bool, check: Check, tolerated: t.Callable[[ApiError], bool]) -> dict | ApiError:
+    """The object as the server has it now, or why it was refused where that is tolerated."""
+    try:
+        return _apply_one(cluster, action, force, check)
+    except ApiError as exc:
+        if exc.status == 401 or not tolerated(exc):
+            raise
+        return exc
+
+
+def hold_again(cluster: Cluster, plan: Plan, afters: dict[Action, dict], check: Check) -> None:
+    """Sees to it that replicas taken back from an autoscaler are still what was applied: one that was just at work when it was removed
+    may have written once more."""
+    for action in plan.writes:
+        if action.hold_replicas is None or action not in afters or "replicas" not in spec_of(action.body):
+            continue
+        live = cluster.get(action.rtype, action.ref.namespace, action.ref.name)
+        if live and live["spec"].get("replicas") != action.hold_replicas:
+            check()
+            cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
+            afters[action] = cluster.apply(action.rtype, action.body, force=True)
+
+
+def apply_deletes(cluster: Cluster, plan: Plan, progress: t.Callable[[str], None], check: Check) -> None:
+    """Prunes what the ledger owns and the bundle no longer has."""
+    for batch in plan.deletes():
+        _delete(cluster, batch, progress, check)
+        until_in_force(action.ref for action in batch)
+
+
+def _delete(cluster: Cluster, batch: list[Action], progress: t.Callable[[str], None], check: Check) -> None:
+    progress(f"deleting {len(batch)} objects ({_kinds(batch)})")
+    cluster.each(lambda action: _delete_one(cluster, action, check), batch)
+
+
+def until_in_force(written: t.Iterable[Ref]) -> None:
+    """Sleeps where a policy or webhook changed: nothing tells when every API server judges by it, and what comes next is not to meet the
+    old one."""
+    if any(is_policy(ref) or ref.builtin in WEBHOOKS for ref in written):
+        time.sleep(POLICY_SECONDS)
+
+
+def _delete_one(cluster: Cluster, action: Action, check: Check) -> None:
+    check()
+    ref, uid = action.ref, (action.live or {})["metadata"]["uid"]
+    try:
+        if action.verb == ORPHAN:
+            let_go(cluster, action.rtype, ref, uid)
+        else:
+            cluster.delete(action.rtype, ref.namespace, ref.name, uid)
+    except ApiError as exc:
+        now = cluster.get(action.rtype, ref.namespace, ref.name) if exc.status in (404, 409) else action.live
+        if now and now["metadata"]["uid"] == uid:  # else it is gone, and what has its name by now is another object
+            raise explain(exc, action) from exc
+
+
+def let_go(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str) -> None:
+    """Takes our labels off an object that was there before the platform; it stays as it is."""
+    labels = {LABEL_PLATFORM: None, LABEL_COMPONENT: None}
+    cluster.patch(rtype, ref.namespace, ref.name, {"metadata": {"uid": uid, "labels": labels}})
+
+
+def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> dict:
+    if action.desired is None:
+        raise AssertionError(f"{action.ref}: a {action.verb} without a desired state")
+    check()
+    try:
+        if action.replace:
+            delete_and_wait(cluster, action.rtype, action.ref, (action.live or {})["metadata"]["uid"])
+        if action.hold_replicas is not None:
+            cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
+        after = cluster.apply(action.rtype, action.body, force)
+        after = _stripped(cluster, action, after)
+        if action.initial_replicas is not None:
+            cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
+    except ApiError as exc:
+        raise explain(exc, action) from exc
+    except Unreachable as exc:
+        raise Unreachable(f"{action.desired.where}: {exc.message}", **exc.facts) from exc
+    return after
+
+
+def delete_and_wait(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str, seconds: float = 60.0) -> None:
+    """Deletes an object and returns when it is gone. By itself, without the pool: it runs in one of its threads."""
+    cluster.delete(rtype, ref.namespace, ref.name, uid)
+    wait_until_gone(cluster, rtype, ref, seconds)
+
+
+def wait_until_gone(cluster: Cluster, rtype: ResourceType, ref: Ref, seconds: float) -> None:
+    """Raises TimedOut, naming the finalizers, when an object that is being deleted is still there after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        live = cluster.get(rtype, ref.namespace, ref.name)
+        if live is None or not live["metadata"].get("deletionTimestamp"):
+            return
+        if time.monotonic() >= deadline:
+            raise TimedOut(f"{ref}: {held_by(live)}, still after {seconds:.0f} s")
+        time.sleep(0.25)
+
+
+def held_by(live: dict) -> str:
+    """Why an object that is being deleted is still there."""
+    meta = live["metadata"]
+    names = [*(meta.get("finalizers") or []), *((live.get("spec") or {}).get("finalizers") or [] if live.get("kind") == "Namespace" else [])]
+    conditions = (live.get("status") or {}).get("conditions") or []
+    content = [c.get("message", "") for c in conditions if c.get("status") == "True" and c.get("type", "").endswith("Remaining")]
+    held = f", held by {', '.join(names)}" if names else ""
+    # A Namespace's controller comes to what is in it seconds after the Namespace was deleted.
+    since = f"it is being deleted since {meta['deletionTimestamp']}" if meta.get("deletionTimestamp") else "its Namespace is being deleted"
+    return f"{since}{held}{': ' + ' '.join(content) if content else ''}"
+
+
+def _stripped(cluster: Cluster, action: Action, obj: dict, attempts: int = 10) -> dict:
+    """The object once what others added is gone from it. Its controllers write to it meanwhile, and where a thing stands in
+    a list holds for one version only: then it is read anew."""
+    surplus = removals(obj, action.strip)
+    if not surplus:
+        return obj
+    try:
+        return cluster.patch(action.rtype, action.ref.namespace, action.ref.name, surplus)
+    except ApiError as exc:
+        # A version that is gone and a result that is not valid are answered alike.
+        newer = cluster.get(action.rtype, action.ref.namespace, action.ref.name) if exc.status == 422 and attempts > 1 else None
+        if newer is None or newer["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
+            raise
+    return _stripped(cluster, action, newer, attempts - 1)
+
+
+def _kinds(actions: list[Action]) -> str:
+    return ", ".join(sorted({action.ref.kind for action in actions}))

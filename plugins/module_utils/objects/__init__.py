@@ -1,0 +1,4 @@
+# Copyright: (c) 2026, genai.platform authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an object is: its identity, its fields and its kind, and what it says of its own state. Pure: no cluster, no clock."""
