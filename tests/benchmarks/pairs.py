@@ -42,7 +42,8 @@ def checkout(commit: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def engine(path: pathlib.Path, given: dict) -> dict:
-    command = [sys.executable, str(HERE / "engine.py"), json.dumps({"kubeconfig": str(kind.KUBECONFIG), "wait": False, **given})]
+    """What the engine found at `path` says of one release. Each checkout brings the program that drives its own engine."""
+    command = [sys.executable, str(path.parent / "tests" / "benchmarks" / "engine.py"), json.dumps({"kubeconfig": str(kind.KUBECONFIG), "wait": False, **given})]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(path)}, capture_output=True, text=True, check=False, timeout=900)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)[:200]} ended with {done.returncode}:\n{done.stderr[-2000:]}")
