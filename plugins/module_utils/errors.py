@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The error family: everything a user can be told. `Module` in `module.argspec` turns any of them into one failed result."""
+"""The error family: everything a user can be told. `Module` in `module.runner` turns any of them into one failed result."""
 from __future__ import annotations
 
 

@@ -282,8 +282,10 @@ from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import 
 from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils.fleet.guard import ALLOW, KEEP, REFUSE
 from ansible_collections.genai.platform.plugins.module_utils.fleet.platform_lock import PlatformLock
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals, who
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.input import who
+from ansible_collections.genai.platform.plugins.module_utils.module.signals import stop_on_signals
 
 LISTS = ("products", "pci", "instance_types", "resources", "nodes")
 MATCH = {**{name: {"type": "list", "elements": "str"} for name in LISTS}, "labels": {"type": "dict"}}

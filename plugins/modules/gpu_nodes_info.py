@@ -83,7 +83,8 @@ requests:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import gpus
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 
 
 def counted(call: Call) -> dict:

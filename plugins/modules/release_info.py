@@ -77,10 +77,11 @@ server_version:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils.module.input import described
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.history import release_info
 
-MODULE = Module(lambda call: described(*connect(call.params)), {**CONNECTION, **PLATFORM})
+MODULE = Module(lambda call: release_info(*connect(call.params)), {**CONNECTION, **PLATFORM})
 
 
 def main() -> None:

@@ -158,7 +158,8 @@ requests:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING, Call, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import HEALTHY, lines, verify
 
 OPTIONS = {

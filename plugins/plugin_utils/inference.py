@@ -14,7 +14,7 @@ from .inference_input import findings, scaler
 from .inference_models import (
     AUTHORITIES, AUTHORITIES_FOLDER, FILE, FILE_FOLDER, MODELS, MODELS_FOLDER, VOLUME, fetchers, from_secret, models_map, on_claim, trust,
 )
-from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import quantity, readable
+from ansible_collections.genai.platform.plugins.module_utils.objects.quantities import quantity, quantity_text
 
 # What a nested option is when it is not given; argument_specs.yml says the same.
 WORKER = {
@@ -164,7 +164,7 @@ def resources_of(about: Input, own: Input, gpus: int = 0, gpu_resource: str = ""
         disk = quantity(given[kind].get("ephemeral-storage"))
         if about["models"] and not on_claim(about) and disk is not None:
             models = quantity({**VOLUME, **about["model_volume"]}["size_limit"]) or 0
-            given[kind]["ephemeral-storage"] = readable(disk + models)
+            given[kind]["ephemeral-storage"] = quantity_text(disk + models)
     return given
 
 

@@ -9,7 +9,7 @@ import fractions
 import re
 import typing as t
 
-from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import quantity, readable
+from ansible_collections.genai.platform.plugins.module_utils.objects.quantities import quantity, quantity_text
 
 # The service's own defaults, and what a request may take of its memory: see the part "Memory" of app/README.md.
 BODY_BYTES, IMAGE_PIXELS, IN_FLIGHT_BYTES = 2**20, 2**24, 2**27
@@ -79,7 +79,7 @@ def _memory(about: Input) -> Findings:
     if memory is not None and memory < least:
         yield (
             f"resources.limits.memory: {given} is less than what requests may make of a pod,"
-            f" {readable(fractions.Fraction(-(-least // MIB) * MIB))} without models; give more, or less in inference_app_limits"
+            f" {quantity_text(fractions.Fraction(-(-least // MIB) * MIB))} without models; give more, or less in inference_app_limits"
         )
 
 

@@ -16,7 +16,8 @@ import sys
 import time
 
 from ansible_collections.genai.platform.plugins.module_utils.engine.wait import Waiter
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, connect
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
 from ansible_collections.genai.platform.plugins.modules import gpu_nodes, release

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils.module.signals import stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import verify
 from bundles import Platform, obj, pod, workload
 from cluster import kubectl, own, play

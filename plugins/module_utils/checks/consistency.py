@@ -10,20 +10,17 @@ them the largest Job or CronJob. Whatever depends on the moment (a rolling updat
 from __future__ import annotations
 
 import fractions
-import re
 import typing as t
 
 from ..errors import InvalidInput
 from ..objects.manifest import ANNOTATION_FINDING, Desired, Ref, hpa_targets
-from ..objects.references import POD_SPECS, at, each, text
+from ..objects.quantities import quantity, quantity_text
+from ..objects.references import POD_SPECS
+from ..objects.shapes import mapping_at, mappings_at, text_at
 from .pod_security import violations
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 Amounts = t.Dict[str, fractions.Fraction]  # {resource: amount}, such as `requests.cpu` in cores and `requests.memory` in bytes
-_SUFFIXES = {"": 1, "n": fractions.Fraction(1, 10**9), "u": fractions.Fraction(1, 10**6), "m": fractions.Fraction(1, 1000)}
-_SUFFIXES |= {suffix: 1000**power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), 1)}
-_SUFFIXES |= {f"{suffix}i": 1024**power for power, suffix in enumerate(("K", "M", "G", "T", "P", "E"), 1)}
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([numkMGTPE]?|[KMGTPE]i)")
 # Where a quota counts one of these, the API server refuses every container that does not set it.
 _MUST_SET = {f"{kind}.{resource}" for kind in ("requests", "limits") for resource in ("cpu", "memory")}
 _COUNTED = {"Service": "services", "PersistentVolumeClaim": "persistentvolumeclaims"}
@@ -43,7 +40,7 @@ def findings(items: list[Desired]) -> list[str]:
 
 def _declared(items: list[Desired]) -> t.Iterator[str]:
     for item in items:
-        noted = at(item.body, "metadata", "annotations").get(ANNOTATION_FINDING)
+        noted = mapping_at(item.body, "metadata", "annotations").get(ANNOTATION_FINDING)
         yield from (f"{item.where.rpartition(': ')[0]}: {line}" for line in (noted or "").splitlines())
 
 
@@ -51,12 +48,12 @@ def _declared(items: list[Desired]) -> t.Iterator[str]:
 
 
 def _pod_security(items: list[Desired]) -> t.Iterator[str]:
-    levels = {item.ref.name: at(item.body, "metadata", "labels").get(ENFORCE) for item in items if (item.ref.group, item.ref.kind) == ("", "Namespace")}
+    levels = {item.ref.name: mapping_at(item.body, "metadata", "labels").get(ENFORCE) for item in items if (item.ref.group, item.ref.kind) == ("", "Namespace")}
     for item in items:
         path, level = POD_SPECS.get((item.ref.group, item.ref.kind)), levels.get(item.ref.namespace)
         if path and level:
             prefix = "".join(f"{key}." for key in path[:-1])
-            for field, breaks, fix in violations(at(item.body, *path[:-1]), level):
+            for field, breaks, fix in violations(mapping_at(item.body, *path[:-1]), level):
                 yield f"{item.where}: {prefix}{field} is against Pod Security {breaks}, and Namespace {item.ref.namespace} enforces {level}; {fix}"
 
 
@@ -77,18 +74,18 @@ class Share(t.NamedTuple):
 def _quotas(items: list[Desired]) -> t.Iterator[str]:
     minimums = hpa_targets(item.body for item in items)
     for quota in (item for item in items if (item.ref.group, item.ref.kind) == ("", "ResourceQuota")):
-        if {"scopes", "scopeSelector"} & set(at(quota.body, "spec")):
+        if {"scopes", "scopeSelector"} & set(mapping_at(quota.body, "spec")):
             continue  # it counts some of the pods only
         inside = [item for item in items if item.ref.namespace == quota.ref.namespace]
         defaults = _defaults(inside)
-        hard = {normal(name): quantity(amount) for name, amount in at(quota.body, "spec", "hard").items()}
+        hard = {normal(name): quantity(amount) for name, amount in mapping_at(quota.body, "spec", "hard").items()}
         yield from _unset(quota, hard, inside, defaults)
         shares = [share for item in inside for share in _shares(item, minimums, defaults)]
         for name, limit in hard.items():
             needed, lines = _needed(name, shares)
             if limit is not None and needed > limit:
                 yield (
-                    f"{quota.where}: spec.hard.{name} is {readable(limit)}, and the bundle's objects need {readable(needed)} ({', '.join(lines)});"
+                    f"{quota.where}: spec.hard.{name} is {quantity_text(limit)}, and the bundle's objects need {quantity_text(needed)} ({', '.join(lines)});"
                     " raise it, or ask for less"
                 )
 
@@ -98,7 +95,7 @@ def _needed(name: str, shares: list[Share]) -> tuple[fractions.Fraction, list[st
     wanted = [(share, share.count * share.amounts.get(name, 0)) for share in shares]
     staying = [pair for pair in wanted if pair[1] and not pair[0].passing]
     largest = sorted((pair for pair in wanted if pair[1] and pair[0].passing), key=lambda pair: pair[1])[-1:]
-    lines = [f"{share.what or f'{share.item.ref.kind} {share.item.ref.name}'} {readable(amount)}" for share, amount in staying + largest]
+    lines = [f"{share.what or f'{share.item.ref.kind} {share.item.ref.name}'} {quantity_text(amount)}" for share, amount in staying + largest]
     return fractions.Fraction(sum(amount for _share, amount in staying + largest)), lines
 
 
@@ -106,9 +103,9 @@ def _unset(quota: Desired, hard: t.Iterable[str], inside: list[Desired], default
     """Containers that the quota keeps from being made, whatever is free."""
     for item in inside:
         path = POD_SPECS.get((item.ref.group, item.ref.kind), ())
-        spec = at(item.body, *path) if path else {}
+        spec = mapping_at(item.body, *path) if path else {}
         for field in ("initContainers", "containers"):
-            for index, container in each(spec, field):
+            for index, container in mappings_at(spec, field):
                 lacking = sorted(_MUST_SET.intersection(hard) - set(_of_container(container, defaults))) if "resources" not in spec else []
                 if lacking:
                     yield (
@@ -118,24 +115,24 @@ def _unset(quota: Desired, hard: t.Iterable[str], inside: list[Desired], default
 
 
 def _shares(item: Desired, minimums: dict[tuple[str, str, str], int], defaults: dict[str, Amounts]) -> t.Iterator[Share]:
-    key, spec = (item.ref.group, item.ref.kind), at(item.body, "spec")
+    key, spec = (item.ref.group, item.ref.kind), mapping_at(item.body, "spec")
     if key in POD_SPECS:
         count = _count(item, spec, minimums)
-        amounts = {**of_pod(at(item.body, *POD_SPECS[key]), defaults), "pods": fractions.Fraction(1)}
+        amounts = {**of_pod(mapping_at(item.body, *POD_SPECS[key]), defaults), "pods": fractions.Fraction(1)}
         yield Share(item, count, amounts, item.ref.kind in ("Job", "CronJob"))
         if item.ref.kind == "Deployment" and _needs_surge(spec, count):
             yield Share(item, 1, amounts, True, f"one more pod of Deployment {item.ref.name} while it is updated")
-        yield from (Share(item, count, _of_claim(claim), False) for _index, claim in each(spec, "volumeClaimTemplates"))
+        yield from (Share(item, count, _of_claim(claim), False) for _index, claim in mappings_at(spec, "volumeClaimTemplates"))
     elif not item.ref.group and item.ref.kind in _COUNTED:
         yield Share(item, 1, _of_claim(item.body) if item.ref.kind == "PersistentVolumeClaim" else {"services": fractions.Fraction(1)}, False)
 
 
 def _needs_surge(spec: dict, count: int) -> bool:
     """Whether an update of a Deployment has to begin with a pod more: none may be lacking (apps/v1: the default is 25 %, rounded down)."""
-    strategy = at(spec, "strategy")
+    strategy = mapping_at(spec, "strategy")
     if strategy.get("type", "RollingUpdate") != "RollingUpdate":
         return False
-    rolling = at(strategy, "rollingUpdate")
+    rolling = mapping_at(strategy, "rollingUpdate")
     if rolling.get("maxSurge") in (0, "0", "0%"):
         return False
     lacking = rolling.get("maxUnavailable", "25%")
@@ -151,7 +148,7 @@ def _count(item: Desired, spec: dict, minimums: dict[tuple[str, str, str], int])
 
 
 def _of_claim(claim: dict) -> Amounts:
-    storage = quantity(at(claim, "spec", "resources", "requests").get("storage"))
+    storage = quantity(mapping_at(claim, "spec", "resources", "requests").get("storage"))
     return {"persistentvolumeclaims": fractions.Fraction(1), "requests.storage": storage or fractions.Fraction(0)}
 
 
@@ -162,23 +159,23 @@ def of_pod(spec: dict, defaults: dict[str, Amounts]) -> Amounts:
     """What the scheduler and quotas count for a pod: its containers and sidecars together, or one init container with the sidecars that
     were started before it, whichever is more; then the overhead. What is set for the pod as a whole counts instead."""
     sidecars, peak = {}, {}
-    for _index, container in each(spec, "initContainers"):
+    for _index, container in mappings_at(spec, "initContainers"):
         amounts = _sum(sidecars, _of_container(container, defaults))
         if container.get("restartPolicy") == "Always":
             sidecars = amounts
         peak = _largest(peak, amounts)
     running = sidecars
-    for _index, container in each(spec, "containers"):
+    for _index, container in mappings_at(spec, "containers"):
         running = _sum(running, _of_container(container, defaults))
-    overhead = _amounts(at(spec, "overhead"))
+    overhead = _amounts(mapping_at(spec, "overhead"))
     total = _sum(_largest(peak, running), {f"{kind}.{name}": amount for name, amount in overhead.items() for kind in ("requests", "limits")})
-    return {**total, **_flat(_amounts(at(spec, "resources", "requests")), _amounts(at(spec, "resources", "limits")))}
+    return {**total, **_flat(_amounts(mapping_at(spec, "resources", "requests")), _amounts(mapping_at(spec, "resources", "limits")))}
 
 
 def _of_container(container: dict, defaults: dict[str, Amounts]) -> Amounts:
     """With the defaults in the API server's order: a limit is also the request where none is set, then the LimitRange's defaults."""
-    limits = _amounts(at(container, "resources", "limits"))
-    requests = {**defaults["requests"], **limits, **_amounts(at(container, "resources", "requests"))}
+    limits = _amounts(mapping_at(container, "resources", "limits"))
+    requests = {**defaults["requests"], **limits, **_amounts(mapping_at(container, "resources", "requests"))}
     return _flat(requests, {**defaults["limits"], **limits})
 
 
@@ -186,9 +183,9 @@ def _defaults(inside: list[Desired]) -> dict[str, Amounts]:
     """{requests, limits} that LimitRanges give a container; what they leave out follows from their max, default and min."""
     found: dict[str, Amounts] = {"requests": {}, "limits": {}}
     for item in (item for item in inside if (item.ref.group, item.ref.kind) == ("", "LimitRange")):
-        for _index, limit in each(item.body, "spec", "limits"):
-            if text(limit, "type") == "Container":
-                given = {name: _amounts(at(limit, name)) for name in ("max", "min", "default", "defaultRequest")}
+        for _index, limit in mappings_at(item.body, "spec", "limits"):
+            if text_at(limit, "type") == "Container":
+                given = {name: _amounts(mapping_at(limit, name)) for name in ("max", "min", "default", "defaultRequest")}
                 limits = {**given["max"], **given["default"]}
                 found["limits"] |= limits
                 found["requests"] |= {**given["min"], **limits, **given["defaultRequest"]}
@@ -212,7 +209,7 @@ def _amounts(described: dict) -> Amounts:
     return {name: amount for name, amount in ((name, quantity(value)) for name, value in described.items()) if amount is not None}
 
 
-# --- quantities ------------------------------------------------------------------------------------------------------
+# --- names in a quota -------------------------------------------------------------------------------------------------
 
 
 def normal(name: str) -> str:
@@ -220,17 +217,3 @@ def normal(name: str) -> str:
     if name in ("cpu", "memory", "ephemeral-storage") or name.startswith("hugepages-"):
         return f"requests.{name}"
     return {f"count/{counted}": counted for counted in ("pods", *_COUNTED.values())}.get(name, name)
-
-
-def quantity(value: t.Any) -> fractions.Fraction | None:
-    """`100m`, `1Gi`, `2e3` or a number; None for what is none of them."""
-    match = _QUANTITY.fullmatch(str(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
-    return fractions.Fraction(match[1]) * _SUFFIXES[match[2]] if match else None
-
-
-def readable(amount: fractions.Fraction) -> str:
-    """In the largest binary unit that divides it, in thousandths below one: `12Gi`, `4`, `250m`."""
-    for power, suffix in ((4, "Ti"), (3, "Gi"), (2, "Mi")):
-        if amount and amount % 1024**power == 0:
-            return f"{amount / 1024**power}{suffix}"
-    return str(amount) if amount.denominator == 1 else f"{float(amount * 1000):g}m"

@@ -10,10 +10,9 @@ from ..cluster.api import Cluster
 from ..errors import ApiError
 from ..objects.manifest import LABEL_PLATFORM, Ref
 from ..objects.references import BUILT_IN
-from ..objects.types import ResourceType, ref_of
+from ..objects.types import CLAIMS, ResourceType, ref_of
 from .permissions import Need, covered
 
-CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
 SHOWN = 3
 # What a cluster derives, or shows in every namespace by itself: (group, kind), and whole groups.
 DERIVED_KINDS = {

@@ -4,13 +4,13 @@
 """What the API server refuses, in words that name the object, its template, the field and the fix. Pure."""
 from __future__ import annotations
 
-import base64
 import re
 
 from ..errors import ApiError
 from ..objects.fields import before_image, changed_paths
-from ..objects.health import WEBHOOK_HINT
+from ..objects.hints import WEBHOOK_HINT
 from ..objects.manifest import Ref
+from ..objects.masks import without_secrets
 from ..plan.plan import Action
 
 
@@ -56,27 +56,3 @@ def _unchangeable(message: str, causes: list[dict], action: Action) -> list[str]
         names = {re.split(r"[.\[]", path)[0] for path in paths}
         found += [f"spec.{name}" for name in sorted(names) if name not in _OF_A_SET]
     return [name for name in dict.fromkeys(found) if name]
-
-
-def without_secrets(text: str, body: dict) -> str:
-    """`text` without the values of a Secret, plain or encoded: a refusal may quote what it refuses."""
-    if body.get("kind") != "Secret":
-        return text
-    for value in _texts(body.get("data")):
-        for shown in (value, _decoded(value)):
-            text = text.replace(shown, "(hidden)") if len(shown) > 2 else text
-    return text
-
-
-def _texts(value: object) -> list[str]:
-    """All texts in a value: a Secret of another API group may have any shape."""
-    if isinstance(value, (dict, list)):
-        return [text for sub in (value.values() if isinstance(value, dict) else value) for text in _texts(sub)]
-    return [value] if isinstance(value, str) else []
-
-
-def _decoded(value: str) -> str:
-    try:
-        return base64.b64decode(value).decode("utf-8", "replace")
-    except ValueError:
-        return ""

@@ -25,8 +25,8 @@ from ..cluster.api import Cluster
 from ..errors import ApiError, Busy, InvalidInput, PlatformError
 from ..objects.fields import fingerprint
 from ..objects.manifest import Ref
-from ..objects.types import ResourceType
-from ..plan.plan import Record
+from ..objects.types import NAMESPACES, SECRETS
+from ..plan.record import Record
 
 LABEL_LEDGER = "genai.platform/ledger"
 LABEL_PART = "genai.platform/part"
@@ -35,8 +35,6 @@ LABEL_COMPONENT_OF = "genai.platform/revision-of"
 ANNOTATION_RENEWED, ANNOTATION_HOLDER = "genai.platform/renewed", "genai.platform/holder"
 SECRET_TYPE = "genai.platform/ledger"
 PART_BYTES = 900_000  # a Secret takes 1 MiB
-SECRETS = ResourceType("", "v1", "Secret", "secrets", True)
-NAMESPACES = ResourceType("", "v1", "Namespace", "namespaces", False)
 
 DEPLOYED, FAILED = "deployed", "failed"
 FORMAT = 2  # of the state. 1 (which did not say so): nothing was ever taken over

@@ -11,9 +11,8 @@ from ..cluster.api import Cluster
 from ..errors import ApiError
 from ..objects.fields import own_entry
 from ..objects.manifest import LABEL_PLATFORM, Ref
-from ..objects.types import ResourceType, group_kind, ref_of
-from ..plan.plan import Record, ref_from_key
-from .ledger import NAMESPACES, SECRETS
+from ..objects.types import NAMESPACES, SECRETS, ResourceType, group_kind, ref_of
+from ..plan.record import Record, ref_from_key
 
 FEW = 4  # namespaces whose Secrets, or objects outside of namespaces of one kind, that are asked for one by one
 MANY = 20  # objects of one kind and namespace to be looked for: then a list of names is less than a GET each

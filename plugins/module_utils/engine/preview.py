@@ -11,10 +11,10 @@ from ..cluster.api import Cluster
 from ..errors import ApiError, InvalidInput
 from ..objects.fields import before_image, changed_paths, other_managers
 from ..objects.manifest import LABEL_COMPONENT, LABEL_PLATFORM
+from ..objects.masks import masked_pair
 from ..plan.plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan, is_policy
 
 OUR_LABELS = (LABEL_PLATFORM, LABEL_COMPONENT)
-HIDDEN, HIDDEN_CHANGED = "(hidden)", "(hidden, changed)"
 
 
 # Kinds with fields that cannot be changed: a run asks about them before its first write, as a preview asks about everything.
@@ -98,18 +98,6 @@ def _taken_note(action: Action) -> str:
         return " (it was there before the platform: it stays, without our labels)"
     makers = ", ".join(other_managers(action.live or {})) or "nobody known"
     return f" (taken over: made by {makers}; never deleted)" if action.newly_taken_over else ""
-
-
-def masked_pair(old: dict, new: dict) -> tuple[dict, dict]:
-    """Both sides with the values of a Secret hidden; a key whose value differs still shows as changed."""
-    if "Secret" not in (old.get("kind"), new.get("kind")):
-        return old, new
-    was, now = old.get("data") or {}, new.get("data") or {}
-    if not (isinstance(was, dict) and isinstance(now, dict)):  # of another API group
-        was, now = {"": was}, {"": now}
-    shown_old = {key: HIDDEN for key in was}
-    shown_new = {key: HIDDEN if was.get(key) == value or key not in was else HIDDEN_CHANGED for key, value in now.items()}
-    return ({**old, "data": shown_old} if was else old), ({**new, "data": shown_new} if now else new)
 
 
 def _yaml(obj: dict) -> str:

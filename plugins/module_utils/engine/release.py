@@ -18,14 +18,13 @@ from ..errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, Platfo
 from ..objects.health import WORKLOADS, not_ready
 from ..objects.manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ..objects.references import missing
-from ..objects.types import ResourceType, group_kind
+from ..objects.types import PODS, ResourceType, group_kind
 from ..plan.limit import refuse_too_many_deletions, refuse_undescribed
 from ..plan.plan import (
-    CREATE, DELETE, KEEP, PROTECTED, TAKEN_OVER, UNCHANGED, UPDATE, Action, Plan, make_plan, merged, note_replacements, ref_from_key, refuse_foreign,
-    refuse_irreversible, resolve,
+    CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, note_replacements, refuse_foreign, refuse_irreversible, resolve, serves,
 )
+from ..plan.record import TAKEN_OVER, merged_record, ref_from_key
 from ..plan.verdict import Before, before, scope, unready_of
-from ..upkeep.answers import serves
 from .apply import apply_deletes, apply_early, apply_plan, held_by, hold_again
 from .evict import Leaving, revisions_left
 from .ledger import DEPLOYED, FAILED, Ledger, State, busy
@@ -34,7 +33,7 @@ from .observe import observe, recorded_types
 from .patience import Patience, patience
 from .preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from .undo import Entry, Restored, entries, restore
-from .wait import PODS, Waiter
+from .wait import Waiter
 
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
 SHOWN = 5
@@ -458,7 +457,7 @@ class Releaser:
         release["changes"] = plan.summary()
         if self.refused:  # what it put back is noted, and no release to return to is pushed out
             release.update(status=FAILED, error=self.refused[0].splitlines()[0], components={})
-        after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, scope)), dict(state.revisions))
+        after = State([*state.releases, release], merged_record(state.record, plan.record(afters, state.record, scope)), dict(state.revisions))
         for name, revision, manifests in fresh:
             prints = {**after.revisions.get(name, {}), str(revision): after.revision_print(manifests)}
             after.revisions = {**after.revisions, name: prints}

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import re
 
-from ..checks.occupied import CLAIMS, foreign_resources, occupied
+from ..checks.occupied import foreign_resources, occupied
 from ..cluster.api import Cluster
 from ..errors import TimedOut
 from ..objects.manifest import LABEL_PLATFORM, Ref
-from ..objects.types import ResourceType, ref_of
-from ..plan.plan import DATA, TAKEN_OVER, is_stranger, ref_from_key
+from ..objects.types import CLAIMS, ResourceType, ref_of
+from ..plan.plan import DATA, is_stranger
+from ..plan.record import TAKEN_OVER, ref_from_key
 from .ledger import State
 from .observe import observe, recorded_types
 from .release import Releaser

@@ -12,16 +12,13 @@ from ..cluster.watch import Watch, Watches
 from ..errors import ApiError, Hopeless, PlatformError, TimedOut
 from ..objects.health import READY, WORKLOADS, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ..objects.manifest import LABEL_PLATFORM, Ref
-from ..objects.types import ResourceType, ref_of
+from ..objects.types import CLASSES, PODS, REPLICASETS, ResourceType, ref_of
 from ..plan.verdict import Before, may_start_anew, restarts
 from .evict import Evictions
 
-PODS = ResourceType("", "v1", "Pod", "pods", True)
-REPLICASETS = ResourceType("apps", "v1", "ReplicaSet", "replicasets", True)
-CLASSES = ResourceType("storage.k8s.io", "v1", "StorageClass", "storageclasses", False)
 REVISION = "deployment.kubernetes.io/revision"
 SHOWN = 5
-NAMESPACES = 4  # objects in more of them are watched in all namespaces at once, if the identity may
+FEW_NAMESPACES = 4  # objects in more of them are watched in all namespaces at once, if the identity may
 CLAIM_SECONDS = 2.0  # between two looks at the events of claims
 OLD_SECONDS = 30.0  # how much longer than usual trouble from before the release may last; a crash, until its container is started again
 QUOTA = "exceeded quota"
@@ -101,7 +98,7 @@ class Waiter:
         for rtype in set(self.wanted.values()):
             namespaces = {ref.namespace for ref, each in self.wanted.items() if each == rtype}
             watches = [Watch(rtype, namespace, selector) for namespace in sorted(namespaces)]
-            if len(watches) > NAMESPACES:
+            if len(watches) > FEW_NAMESPACES:
                 self._watches.start(Watch(rtype, "", selector), otherwise=watches)
             else:
                 for watch in watches:

@@ -18,15 +18,13 @@ from ..checks.permissions import Need, require
 from ..cluster.api import Cluster
 from ..engine.ledger import Ledger
 from ..errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, NodesFailed, PlatformError, Unreachable
-from ..objects.types import ResourceType
+from ..objects.types import NODES, PODS
 from ..plan.limit import NAMED, named
 from .gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
 from .guard import KEEP, REFUSE, emptied, refuse_emptied, refuse_thinned, refuse_too_many, warnings
 from .node_plan import MANAGER, NodePlan, plan_node
 from .platform_lock import PlatformLock
 
-NODES = ResourceType("", "v1", "Node", "nodes", False)
-PODS = ResourceType("", "v1", "Pod", "pods", True)
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"  # the pods that hold what they asked for
 ATTEMPTS = 6  # at one node that others write to, too
 HIDDEN = "the ledger knows of no release with pools of GPU nodes, and the identity used may not list nodes: none was looked at"

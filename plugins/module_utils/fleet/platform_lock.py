@@ -15,7 +15,8 @@ import uuid
 
 from ..checks.permissions import Need, of_ledger
 from ..cluster.api import Cluster
-from ..engine.ledger import NAMESPACES, Ledger
+from ..engine.ledger import Ledger
+from ..objects.types import NAMESPACES
 from ..engine.lock import Lock, alive
 from ..errors import Busy, LockLost, PlatformError
 

@@ -313,7 +313,7 @@ def repeated(obj: t.Any, fields: dict, path: Path = ()) -> t.Iterator[tuple[Path
         yield from repeated(value_at(obj, (key,)), sub, (*path, key))
 
 
-def readable(path: Path) -> str:
+def path_text(path: Path) -> str:
     """`spec.containers[name=api].image`"""
     text = ""
     for element in path:

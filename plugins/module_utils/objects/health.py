@@ -8,6 +8,8 @@ import dataclasses
 import re
 import typing as t
 
+from .hints import creation_hint, scheduling_hint
+
 READY = ""  # an object's verdict is the reason it is not ready yet; no reason, no wait
 
 
@@ -53,7 +55,7 @@ class Problem:
         message = telling[-1].get("message", "")
         if not re.search(self.pattern, message):
             return None
-        hint = _create_hint(message) if telling[-1]["reason"] == "FailedCreate" else self.hint
+        hint = creation_hint(message) if telling[-1]["reason"] == "FailedCreate" else self.hint
         return dataclasses.replace(self, message=message, hint=hint)
 
 
@@ -76,7 +78,7 @@ def stuck(obj: dict) -> Problem | None:
         kind, status, reason = condition.get("type"), condition.get("status"), condition.get("reason", "")
         message = condition.get("message", "")
         if kind == "ReplicaFailure" and status == "True" and observed(obj):
-            return Problem(reason, message, _create_hint(message), patience=5.0)
+            return Problem(reason, message, creation_hint(message), patience=5.0)
         if kind == "Progressing" and status == "False" and reason == "ProgressDeadlineExceeded" and observed(obj):
             return Problem(reason, message, "the rollout made no progress; look at the pods' events and readiness probe")
         if kind == "Failed" and status == "True" and obj.get("kind") == "Job":
@@ -108,27 +110,6 @@ def _unbound(obj: dict) -> Problem | None:
     return Problem("ClaimNotBound", "", hint, patience=4.0, bad=("ProvisioningFailed", "FailedBinding"), good=("ProvisioningSucceeded",))
 
 
-def _create_hint(message: str) -> str:
-    if "exceeded quota" in message:
-        return "raise the namespace's quota (namespaces_list[].quota of the role namespaces), or ask for less"
-    if "because it is being terminated" in message:
-        return "its Namespace is being deleted: wait until it is gone, then run again"
-    if "no PriorityClass with name" in message or 'RuntimeClass "' in message:
-        return "name a class that exists (kubectl get priorityclass,runtimeclass), or make it first"
-    if "usage per Container" in message or "usage per Pod" in message:
-        return "the namespace's LimitRange (namespaces_list[].limits of the role namespaces) does not allow that much, or that little"
-    if 'serviceaccount "' in message and "not found" in message:
-        return "the workload names a ServiceAccount that is not there"
-    if "violates PodSecurity" in message:
-        return "fix the pod's securityContext, or lower the namespace's Pod Security level"
-    if "failed calling webhook" in message:
-        return WEBHOOK_HINT
-    return "the API server refuses the pods of this workload; the message says why"
-
-
-WEBHOOK_HINT = "the webhook's service does not answer: start it, or delete its webhook configuration"
-
-
 # Events about a pod by which an autoscaler of nodes says that it brings one: the Cluster Autoscaler's, which looks every ten seconds
 # (its --scan-interval), and Karpenter's.
 SCALING = ("TriggeredScaleUp", "Nominated")
@@ -140,22 +121,12 @@ def pod_problem(pod: dict) -> Problem | None:
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = condition.get("message", "")
-            return Problem("Unschedulable", message, _schedule_hint(message), patience=13.0, unless=SCALING, despite=("NotTriggerScaleUp",))
+            return Problem("Unschedulable", message, scheduling_hint(message), patience=13.0, unless=SCALING, despite=("NotTriggerScaleUp",))
     for container in containers(status):
         problem = _container_problem(container)
         if problem:
             return problem
     return _missing_volume(status) or _probe_failing(pod)
-
-
-def _schedule_hint(message: str) -> str:
-    """Names the resources that no node has enough of; the scheduler's message says `3 Insufficient nvidia.com/gpu`."""
-    short = sorted(set(re.findall(r"Insufficient ([\w./-]+?)[.,]?(?:\s|$)", message)))
-    if short:
-        return f"no node has enough {' and '.join(short)} free: add such nodes, free some, or lower the requests"
-    if "PersistentVolumeClaim" in message:
-        return "a claim of this pod is not bound: kubectl describe pvc says why"
-    return "no node fits: check nodeSelector, affinity and tolerations"
 
 
 def _missing_volume(status: dict) -> Problem | None:

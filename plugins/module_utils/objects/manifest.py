@@ -441,3 +441,8 @@ def leave_replicas(objects: dict[Ref, Desired], targets: t.Container[tuple[str, 
         if (ref.namespace, ref.kind, ref.name) in targets:
             for body in (item.body, item.sent):
                 spec_of(body).pop("replicas", None)
+
+
+def selects(selector: dict, workload: dict) -> bool:
+    labels = ((workload.get("spec") or {}).get("template") or {}).get("metadata", {}).get("labels") or {}
+    return selector.items() <= labels.items()

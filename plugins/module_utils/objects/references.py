@@ -12,6 +12,7 @@ import re
 import typing as t
 
 from .manifest import Desired, Ref
+from .shapes import mapping_at, mappings_at, text_at
 
 RBAC, SCHEDULING = "rbac.authorization.k8s.io", "scheduling.k8s.io"
 Found = t.Iterator[t.Tuple[str, Ref]]  # (path of the field, what it names)
@@ -59,23 +60,23 @@ def needed(objects: t.Iterable[Desired], pull_secrets: bool = False) -> list[Nee
 def _references(item: Desired) -> Found:
     key, body, namespace = (item.ref.group, item.ref.kind), item.body, item.ref.namespace
     if key in POD_SPECS:
-        yield from _of_pod(at(body, *POD_SPECS[key]), ".".join(POD_SPECS[key]), namespace)
+        yield from _of_pod(mapping_at(body, *POD_SPECS[key]), ".".join(POD_SPECS[key]), namespace)
     elif key in _RULES:
         yield from _RULES[key](body, namespace)
 
 
 def _pull_secrets(item: Desired) -> Found:
     keys = POD_SPECS.get((item.ref.group, item.ref.kind), ())
-    for index, secret in each(at(item.body, *keys), "imagePullSecrets"):
-        yield f"{'.'.join(keys)}.imagePullSecrets[{index}].name", Ref("", "Secret", item.ref.namespace, text(secret, "name"))
+    for index, secret in mappings_at(mapping_at(item.body, *keys), "imagePullSecrets"):
+        yield f"{'.'.join(keys)}.imagePullSecrets[{index}].name", Ref("", "Secret", item.ref.namespace, text_at(secret, "name"))
 
 
 def _claims(objects: t.Iterable[Desired]) -> list[re.Pattern]:
     """How the claims are called that StatefulSets of the bundle make: `PersistentVolumeClaim ns/<template>-<set>-<number>`."""
     return [
-        re.compile(re.escape(f"PersistentVolumeClaim {item.ref.namespace}/{text(at(template, 'metadata'), 'name')}-{item.ref.name}-") + r"\d+")
+        re.compile(re.escape(f"PersistentVolumeClaim {item.ref.namespace}/{text_at(mapping_at(template, 'metadata'), 'name')}-{item.ref.name}-") + r"\d+")
         for item in objects if (item.ref.group, item.ref.kind) == ("apps", "StatefulSet")
-        for _index, template in each(item.body, "spec", "volumeClaimTemplates")
+        for _index, template in mappings_at(item.body, "spec", "volumeClaimTemplates")
     ]
 
 
@@ -83,28 +84,28 @@ def _claims(objects: t.Iterable[Desired]) -> list[re.Pattern]:
 
 
 def _of_pod(spec: dict, path: str, namespace: str) -> Found:
-    yield f"{path}.serviceAccountName", Ref("", "ServiceAccount", namespace, text(spec, "serviceAccountName"))
-    yield f"{path}.priorityClassName", Ref(SCHEDULING, "PriorityClass", "", text(spec, "priorityClassName"))
-    for index, volume in each(spec, "volumes"):
+    yield f"{path}.serviceAccountName", Ref("", "ServiceAccount", namespace, text_at(spec, "serviceAccountName"))
+    yield f"{path}.priorityClassName", Ref(SCHEDULING, "PriorityClass", "", text_at(spec, "priorityClassName"))
+    for index, volume in mappings_at(spec, "volumes"):
         yield from _of_volume(volume, f"{path}.volumes[{index}]", namespace)
     for field in ("initContainers", "containers"):
-        for index, container in each(spec, field):
+        for index, container in mappings_at(spec, field):
             yield from _of_container(container, f"{path}.{field}[{index}]", namespace)
 
 
 def _of_volume(volume: dict, path: str, namespace: str) -> Found:
-    claim = text(at(volume, "persistentVolumeClaim"), "claimName")
+    claim = text_at(mapping_at(volume, "persistentVolumeClaim"), "claimName")
     yield f"{path}.persistentVolumeClaim.claimName", Ref("", "PersistentVolumeClaim", namespace, claim)
     yield from _values(volume, path, namespace, configMap="ConfigMap name", secret="Secret secretName")
-    for index, source in each(volume, "projected", "sources"):
+    for index, source in mappings_at(volume, "projected", "sources"):
         yield from _values(source, f"{path}.projected.sources[{index}]", namespace, configMap="ConfigMap name", secret="Secret name")
 
 
 def _of_container(container: dict, path: str, namespace: str) -> Found:
-    for index, variable in each(container, "env"):
+    for index, variable in mappings_at(container, "env"):
         where = f"{path}.env[{index}].valueFrom"
-        yield from _values(at(variable, "valueFrom"), where, namespace, configMapKeyRef="ConfigMap name", secretKeyRef="Secret name")
-    for index, source in each(container, "envFrom"):
+        yield from _values(mapping_at(variable, "valueFrom"), where, namespace, configMapKeyRef="ConfigMap name", secretKeyRef="Secret name")
+    for index, source in mappings_at(container, "envFrom"):
         yield from _values(source, f"{path}.envFrom[{index}]", namespace, configMapRef="ConfigMap name", secretRef="Secret name")
 
 
@@ -112,34 +113,34 @@ def _values(holder: dict, path: str, namespace: str, **fields: str) -> Found:
     """ConfigMaps and Secrets that `holder` names. `fields`: {field: its kind, and below it the field that holds the name}."""
     for field, rule in fields.items():
         kind, name = rule.split()
-        source = at(holder, field)
+        source = mapping_at(holder, field)
         if source.get("optional") is not True:
-            yield f"{path}.{field}.{name}", Ref("", kind, namespace, text(source, name))
+            yield f"{path}.{field}.{name}", Ref("", kind, namespace, text_at(source, name))
 
 
 def _of_binding(body: dict, namespace: str) -> Found:
-    role = at(body, "roleRef")
-    kind = text(role, "kind")
+    role = mapping_at(body, "roleRef")
+    kind = text_at(role, "kind")
     if kind in ("Role", "ClusterRole"):
-        yield "roleRef.name", Ref(RBAC, kind, namespace if kind == "Role" else "", text(role, "name"))
+        yield "roleRef.name", Ref(RBAC, kind, namespace if kind == "Role" else "", text_at(role, "name"))
 
 
 def _of_autoscaler(body: dict, namespace: str) -> Found:
-    target = at(body, "spec", "scaleTargetRef")
-    group, slash, _version = text(target, "apiVersion").rpartition("/")
-    if slash and text(target, "kind"):
-        yield "spec.scaleTargetRef.name", Ref(group, text(target, "kind"), namespace, text(target, "name"))
+    target = mapping_at(body, "spec", "scaleTargetRef")
+    group, slash, _version = text_at(target, "apiVersion").rpartition("/")
+    if slash and text_at(target, "kind"):
+        yield "spec.scaleTargetRef.name", Ref(group, text_at(target, "kind"), namespace, text_at(target, "name"))
 
 
 def _of_ingress(body: dict, namespace: str) -> Found:
-    yield _backend("spec.defaultBackend", at(body, "spec", "defaultBackend"), namespace)
-    for number, rule in each(body, "spec", "rules"):
-        for index, path in each(rule, "http", "paths"):
-            yield _backend(f"spec.rules[{number}].http.paths[{index}].backend", at(path, "backend"), namespace)
+    yield _backend("spec.defaultBackend", mapping_at(body, "spec", "defaultBackend"), namespace)
+    for number, rule in mappings_at(body, "spec", "rules"):
+        for index, path in mappings_at(rule, "http", "paths"):
+            yield _backend(f"spec.rules[{number}].http.paths[{index}].backend", mapping_at(path, "backend"), namespace)
 
 
 def _backend(path: str, backend: dict, namespace: str) -> tuple[str, Ref]:
-    return f"{path}.service.name", Ref("", "Service", namespace, text(at(backend, "service"), "name"))
+    return f"{path}.service.name", Ref("", "Service", namespace, text_at(mapping_at(backend, "service"), "name"))
 
 
 _RULES: dict[tuple[str, str], t.Callable[[dict, str], Found]] = {
@@ -148,26 +149,3 @@ _RULES: dict[tuple[str, str], t.Callable[[dict, str], Found]] = {
     ("autoscaling", "HorizontalPodAutoscaler"): _of_autoscaler,
     ("networking.k8s.io", "Ingress"): _of_ingress,
 }
-
-
-# --- reading what may have any shape ---------------------------------------------------------------------------------
-
-
-def at(value: t.Any, *keys: str) -> dict:
-    """The mapping below `keys`; an empty one where there is none. What has the wrong shape, the API server will say."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def each(value: t.Any, *keys: str) -> t.Iterator[tuple[int, dict]]:
-    """The mappings in the list below `keys`, with their positions."""
-    items = at(value, *keys[:-1]).get(keys[-1])
-    for index, item in enumerate(items if isinstance(items, list) else []):
-        if isinstance(item, dict):
-            yield index, item
-
-
-def text(value: dict, key: str) -> str:
-    found = value.get(key)
-    return found if isinstance(found, str) else ""

@@ -67,3 +67,13 @@ def group_kind(rtypes: t.Iterable[ResourceType]) -> dict[tuple[str, str], Resour
 
 def ref_of(rtype: ResourceType, obj: dict) -> Ref:
     return Ref(rtype.group, rtype.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+
+
+# Types that are asked for by name, whatever the server's discovery says.
+SECRETS = ResourceType("", "v1", "Secret", "secrets", True)
+NAMESPACES = ResourceType("", "v1", "Namespace", "namespaces", False)
+PODS = ResourceType("", "v1", "Pod", "pods", True)
+REPLICASETS = ResourceType("apps", "v1", "ReplicaSet", "replicasets", True)
+CLASSES = ResourceType("storage.k8s.io", "v1", "StorageClass", "storageclasses", False)
+CLAIMS = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True)
+NODES = ResourceType("", "v1", "Node", "nodes", False)

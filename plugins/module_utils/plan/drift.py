@@ -11,7 +11,7 @@ import dataclasses
 import fnmatch
 import typing as t
 
-from ..objects.fields import ABSENT, CONTROLLERS, MANAGER, REPLICAS_MANAGER, Path, leaves, owned_fields, readable, repeated, subtree, value_at
+from ..objects.fields import ABSENT, CONTROLLERS, MANAGER, REPLICAS_MANAGER, Path, leaves, owned_fields, path_text, repeated, subtree, value_at
 from ..objects.manifest import Ref
 
 DELETED, CHANGED, REMOVED, ADDED = "deleted", "changed", "removed", "added"
@@ -44,7 +44,7 @@ class Finding:
         shown = {name: _HIDDEN if hide else value for name, value in (("expected", self.expected), ("found", self.found)) if value is not ABSENT}
         return {
             "object": str(self.ref), "component": self.component, "kind": self.ref.kind, "namespace": self.ref.namespace,
-            "name": self.ref.name, "change": self.kind, "field": readable(self.path), "by": self.by, "at": self.at, **shown,
+            "name": self.ref.name, "change": self.kind, "field": path_text(self.path), "by": self.by, "at": self.at, **shown,
         }
 
     def line(self) -> str:

@@ -8,7 +8,8 @@ import re
 import typing as t
 
 from ..errors import InvalidInput
-from .plan import DELETE, Plan, Record
+from .plan import DELETE, Plan
+from .record import Record
 
 FEW = 5  # a percentage never means fewer: of a handful it would forbid everything
 NAMED = 10  # in a line for people

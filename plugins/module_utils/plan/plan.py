@@ -12,8 +12,10 @@ from ..errors import InvalidInput
 from ..objects.fields import (
     Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
 )
-from ..objects.manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind
+from ..objects.health import WORKLOADS
+from ..objects.manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind, selects
 from ..objects.types import ResourceType
+from .record import TAKEN_OVER, Record, record_key, ref_from_key
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
 ORPHAN = "orphan"  # what was there before us stays when the platform goes, without our labels
@@ -22,23 +24,10 @@ DATA = ("PersistentVolumeClaim", "PersistentVolume")
 # What holds data, or takes everything inside it along: removed only when told to.
 PROTECTED = (*DATA, "Namespace", "CustomResourceDefinition")
 
-# {component: {record key: [desired fingerprint, applied fingerprint]}}, what the ledger knows of the objects it owns. A third element,
-# TAKEN_OVER, says that the object was there before the platform: it is never deleted.
-TAKEN_OVER = "taken over"
-Record = t.Dict[str, t.Dict[str, t.List[str]]]
-
 
 def is_policy(ref: Ref) -> bool:
     """Whether other objects may be refused because of this one: a rule of the API server's, or of Gatekeeper's."""
     return ref.kind.startswith("ValidatingAdmissionPolicy") or ref.group == "constraints.gatekeeper.sh"
-
-
-def record_key(ref: Ref) -> str:
-    return "/".join(ref)
-
-
-def ref_from_key(key: str) -> Ref:
-    return Ref(*key.split("/", 3))
 
 
 @dataclasses.dataclass(eq=False)
@@ -136,13 +125,6 @@ class Plan:
             elif action.verb in (UNCHANGED, KEEP) and key in prints:
                 record[action.component][key] = prints[key]
         return record
-
-
-def merged(known: Record, new: Record) -> Record:
-    """The record after a run that spoke for the components in `new`; an object that moved belongs to its new component alone."""
-    claimed = {key for objects in new.values() for key in objects}
-    outside = {name: {key: prints for key, prints in objects.items() if key not in claimed} for name, objects in known.items() if name not in new}
-    return {name: objects for name, objects in {**outside, **new}.items() if objects}
 
 
 def resolve(desired: dict[Ref, Desired], types: dict[tuple[str, str], ResourceType]) -> dict[Ref, tuple[ResourceType, str]]:
@@ -340,3 +322,10 @@ def _leftovers(
             verb = KEEP if spared(ref) else ORPHAN if taken_over else DELETE
             rtype = owned_types[ref.group, ref.kind]
             yield Action(verb, ref, component, rtype, WAVES.get(ref.kind, LAST_WAVE), live=live[ref], taken_over=taken_over)
+
+
+def serves(action: Action, service: Action) -> bool:
+    """Whether what an action writes, or leaves as it is, has the pods of a Service that is described."""
+    selector = spec_of(service.desired.body).get("selector") if service.desired else None
+    same = action.ref.namespace == service.ref.namespace and action.ref.builtin in WORKLOADS
+    return bool(selector) and same and action.desired is not None and selects(t.cast(dict, selector), action.desired.body)

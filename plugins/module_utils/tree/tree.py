@@ -18,7 +18,7 @@ import stat
 import tempfile
 import typing as t
 
-from ..engine.preview import HIDDEN, masked_pair
+from ..objects.masks import HIDDEN, masked_pair
 from ..errors import Busy, InvalidInput
 from .render import IGNORE, KUSTOMIZATION, MARK, Files, Rendered, is_secret, mark, to_yaml, top
 

@@ -8,11 +8,11 @@ import collections
 import dataclasses
 import typing as t
 
-from ..checks.consistency import quantity
 from ..objects.fields import applied_fingerprint, entries_of_others, is_scaled, own_entry, owned_fields, spec_of
 from ..objects.health import WORKLOADS
-from ..objects.manifest import LABEL_PLATFORM, Ref, hpa_targets
-from ..plan.plan import TAKEN_OVER, Action, Record, ref_from_key
+from ..objects.manifest import LABEL_PLATFORM, Ref, hpa_targets, selects
+from ..objects.quantities import quantity
+from ..plan.record import TAKEN_OVER, Record, ref_from_key
 
 SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Service
 DRIFT_HINT = "ansible-playbook drift.yml shows what was changed by hand, and -e fix=true puts it back"
@@ -66,7 +66,7 @@ def _unanswered(judged: Live, live: Live, ready: t.Mapping[tuple[str, str], int]
             continue
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
         beside = {other: obj for other, obj in live.items() if other.namespace == ref.namespace and other.builtin in WORKLOADS}
-        chosen = {other: obj for other, obj in beside.items() if _selects(selector, obj)}
+        chosen = {other: obj for other, obj in beside.items() if selects(selector, obj)}
         if any(not _none_wanted(other, obj, live) for other, obj in chosen.items()):
             yield Silence(ref, "NoEndpoints", f"none of the pods that it selects ({labels}) is ready", BESIDE_HINT)
         elif not chosen and (ref in touched or any(other in touched for other in beside)):
@@ -154,18 +154,6 @@ def no_room(quotas: t.Iterable[tuple[Ref, dict]], judged: Live, touched: t.Conta
             hint = DRIFT_HINT if ref in ours else f"kubectl delete resourcequota -n {ref.namespace} {ref.name}, or ask who made it"
             found.append(Silence(ref, "NoRoom", f"it allows {', '.join(f'{name}: 0' for name in none)}, so that no pod can start again", hint))
     return found
-
-
-def serves(action: Action, service: Action) -> bool:
-    """Whether what an action writes, or leaves as it is, has the pods of a Service that is described."""
-    selector = spec_of(service.desired.body).get("selector") if service.desired else None
-    same = action.ref.namespace == service.ref.namespace and action.ref.builtin in WORKLOADS
-    return bool(selector) and same and action.desired is not None and _selects(t.cast(dict, selector), action.desired.body)
-
-
-def _selects(selector: dict, workload: dict) -> bool:
-    labels = ((workload.get("spec") or {}).get("template") or {}).get("metadata", {}).get("labels") or {}
-    return selector.items() <= labels.items()
 
 
 def _none_wanted(ref: Ref, workload: dict, live: Live) -> bool:

@@ -19,7 +19,7 @@ from ..objects.health import not_ready
 from ..objects.manifest import WEBHOOKS, Ref
 from ..objects.types import ResourceType, ref_of
 from ..plan.drift import Finding
-from ..plan.plan import Record, ref_from_key
+from ..plan.record import Record, ref_from_key
 from .answers import DRIFT_HINT, Silence, by_whom, edited, hooks, no_room, service_of, silent, strangers
 from .ask import ROUNDS, ask
 

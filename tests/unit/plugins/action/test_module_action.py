@@ -16,8 +16,8 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.genai.platform.plugins.action import drift, release, release_info, render, verify
 from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import Module
-from ansible_collections.genai.platform.plugins.module_utils.module.input import stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Module
+from ansible_collections.genai.platform.plugins.module_utils.module.signals import stop_on_signals
 from ansible_collections.genai.platform.plugins.modules import render as render_module
 
 BUNDLE = {"app": [{"kind": "Secret", "stringData": {"token": "hunter2"}}]}

@@ -12,7 +12,8 @@ import typing as t
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
-from ansible_collections.genai.platform.plugins.module_utils.engine.preview import change, diff, masked_pair
+from ansible_collections.genai.platform.plugins.module_utils.engine.preview import change, diff
+from ansible_collections.genai.platform.plugins.module_utils.objects.masks import masked_pair
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import PlatformError
 from ansible_collections.genai.platform.plugins.module_utils.objects import fields
@@ -198,7 +199,7 @@ def test_any_tree_on_any_value(value, tree):
     assert fields.fingerprint(value) == fields.fingerprint(json.loads(json.dumps(value)))
     assert all(isinstance(path, str) for path in fields.changed_paths(value, part))
     for path in fields.leaves(tree):
-        fields.readable(path)
+        fields.path_text(path)
         found = fields.steps(value, path)
         assert (fields.value_at(value, path) is fields.ABSENT) is (found is None)
 
@@ -251,7 +252,7 @@ def test_a_patch_removes_what_it_names_and_nothing_else(body, data):
     after = patched(live, fields.removals(live, gone))
     for path in paths:
         expected = fields.ABSENT if path in gone else fields.value_at(live, path)
-        assert fields.value_at(after, path) == expected, fields.readable(path)
+        assert fields.value_at(after, path) == expected, fields.path_text(path)
 
 
 # --- drift -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import copy
 from fractions import Fraction
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings, of_pod, quantity, readable, refuse_contradictions
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings, of_pod, refuse_contradictions
+from ansible_collections.genai.platform.plugins.module_utils.objects.quantities import quantity, quantity_text
 from ansible_collections.genai.platform.plugins.module_utils.checks.pod_security import violations
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
@@ -122,7 +123,7 @@ def test_the_smallest_quota_that_is_enough(what, objects, resource, hard):
     unit = Fraction(1, 1000) if hard.endswith("m") or resource.endswith("cpu") else 1
     less = str(float(quantity(hard) - unit)) if unit != 1 else str(quantity(hard) - 1)
     (line,) = said(quota(**{resource: less}), *objects)
-    assert line.startswith("app: ResourceQuota ns/quota: spec.hard.") and f"need {readable(quantity(hard))} (" in line
+    assert line.startswith("app: ResourceQuota ns/quota: spec.hard.") and f"need {quantity_text(quantity(hard))} (" in line
 
 
 def test_the_pod_that_an_update_begins_with_is_named():

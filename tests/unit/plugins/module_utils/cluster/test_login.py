@@ -19,7 +19,8 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils.cluster import login as _login
 from ansible_collections.genai.platform.plugins.module_utils.cluster.api import Cluster
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput, Unreachable, WrongCluster
-from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, Module, connect
+from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Module, connect
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -12,7 +12,7 @@ from ansible_collections.genai.platform.plugins.module_utils.engine.ledger impor
 from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import unlock
 from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils.fleet.platform_lock import PlatformLock
-from ansible_collections.genai.platform.plugins.module_utils.module.input import described
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.history import release_info
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import verify
@@ -54,7 +54,7 @@ EVERYBODY = {
     "drift": lambda c: drift(releaser(c), False, None, []),
     "verify": lambda c: verify(c, ledger(c), None, 1.0, print),
     "unlock": lambda c: unlock(releaser(c)),
-    "release_info": lambda c: described(c, ledger(c)),
+    "release_info": lambda c: release_info(c, ledger(c)),
 }
 
 

@@ -12,7 +12,7 @@ from ansible_collections.genai.platform.plugins.module_utils.engine import undo 
 from ansible_collections.genai.platform.plugins.module_utils.engine.lock import alive
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput, ReleaseFailed, TimedOut
-from ansible_collections.genai.platform.plugins.module_utils.module.input import STOPPING, stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils.module.signals import STOPPING, stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from fake import FakeCluster

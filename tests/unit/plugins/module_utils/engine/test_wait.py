@@ -6,10 +6,10 @@ import collections
 import threading
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils.engine.wait import NAMESPACES, PODS, Waiter
+from ansible_collections.genai.platform.plugins.module_utils.engine.wait import FEW_NAMESPACES, Waiter
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, Hopeless, Interrupted, TimedOut, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
-from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
+from ansible_collections.genai.platform.plugins.module_utils.objects.types import PODS, ResourceType
 from ansible_collections.genai.platform.plugins.module_utils.plan.verdict import before
 
 DEPLOYMENTS = ResourceType("apps", "v1", "Deployment", "deployments", True)
@@ -337,7 +337,7 @@ EVERYWHERE = "/apis/apps/v1/deployments"
 
 
 @pytest.mark.parametrize(
-    ("count", "refused", "everywhere"), [(1, False, 0), (NAMESPACES, False, 0), (NAMESPACES + 1, False, 1), (NAMESPACES + 1, True, 1)]
+    ("count", "refused", "everywhere"), [(1, False, 0), (FEW_NAMESPACES, False, 0), (FEW_NAMESPACES + 1, False, 1), (FEW_NAMESPACES + 1, True, 1)]
 )
 def test_few_namespaces_are_watched_one_by_one_and_many_at_once_if_that_is_allowed(count, refused, everywhere):
     refs = [Ref("apps", "Deployment", f"ns{number}", "api") for number in range(count)]

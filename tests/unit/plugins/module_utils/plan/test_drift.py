@@ -7,7 +7,7 @@ import threading
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.apply import apply_plan
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput, NodesFailed, NotPermitted, PlatformError
-from ansible_collections.genai.platform.plugins.module_utils.objects.fields import MANAGER, fieldset, leaves, readable, removals, steps, subtree, union
+from ansible_collections.genai.platform.plugins.module_utils.objects.fields import MANAGER, fieldset, leaves, path_text, removals, steps, subtree, union
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Desired, Ref
 from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils.plan.drift import CHANGED, REPLICAS, Finding, findings
@@ -49,7 +49,7 @@ def replicas_by(manager, **rest):
 
 
 def found(live, scaled=False, ignored=(), ref=REF):
-    return [(f.kind, readable(f.path), f.by.split()[0]) for f in findings(ref, "app", live, RELEASED, scaled, ignored)]
+    return [(f.kind, path_text(f.path), f.by.split()[0]) for f in findings(ref, "app", live, RELEASED, scaled, ignored)]
 
 
 IMAGE = "spec.template.spec.containers[name=api].image"
@@ -94,7 +94,7 @@ def test_no_replicas_at_all_are_drift_under_an_autoscaler_too():
     """Red where whatever the replicas are counts as the autoscaler's: at none, it is switched off."""
     live = deployment(replicas=0)
     look = [findings(REF, "app", live, RELEASED, True, least=least) for least in (2, 0)]
-    assert [(f.kind, readable(f.path), f.expected, f.found) for f in look[0]] == [("changed", "spec.replicas", 2, 0)] and look[1] == []
+    assert [(f.kind, path_text(f.path), f.expected, f.found) for f in look[0]] == [("changed", "spec.replicas", 2, 0)] and look[1] == []
     assert findings(REF, "app", deployment(replicas=1), RELEASED, True, least=2) == []
 
 
@@ -239,7 +239,7 @@ def test_what_is_there_twice_is_named_once():
 
     by = {"manager": "kubectl-patch", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": others}
     found = findings(REF, "app", body(twice, by), body(once), False)
-    assert [(f.kind, readable(f.path), f.by, f.expected, f.found) for f in found] == [
+    assert [(f.kind, path_text(f.path), f.by, f.expected, f.found) for f in found] == [
         (CHANGED, "spec.env[name=A]", "kubectl-patch", once[0], [once[0], twice[2]])]
     assert findings(REF, "app", body(twice, by), body(twice), False) == [], "what the description itself has twice is no drift"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.objects.fields import MANAGER, applied_fingerprint
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_PLATFORM, Ref
-from ansible_collections.genai.platform.plugins.module_utils.plan.plan import TAKEN_OVER, record_key
+from ansible_collections.genai.platform.plugins.module_utils.plan.record import TAKEN_OVER, record_key
 from ansible_collections.genai.platform.plugins.module_utils.upkeep import answers as _answers
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.answers import by_whom, edited, silent, strangers
 
