@@ -278,7 +278,7 @@ requests:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import Fleet, diff, ever_released, released_pools
+from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import Fleet, ever_released, nodes_diff, released_pools
 from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils.fleet.guard import ALLOW, KEEP, REFUSE
 from ansible_collections.genai.platform.plugins.module_utils.fleet.platform_lock import PlatformLock
@@ -331,7 +331,7 @@ def gpu_nodes(call: Call) -> dict:
     )
     stop_on_signals()
     result = fleet.apply()
-    return {**result, "diff": [diff(change) for change in result.get("changes", ())]} if call.diff else result
+    return {**result, "diff": [nodes_diff(change) for change in result.get("changes", ())]} if call.diff else result
 
 
 MODULE = Module(

@@ -66,7 +66,7 @@ requests:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
-from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import lines, unlock
+from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import unlock, unlock_lines
 from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING
 from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.input import who
@@ -79,7 +79,7 @@ def unlocked(call: Call) -> dict:
     options = Options(params["platform"], check=call.check_mode, diff=call.diff, keep=params["keep"], facts=facts)
     stop_on_signals()
     result = unlock(Releaser(*connect(params, params["workers"]), options, call.progress))
-    return {**result, "lines": lines(result, call.check_mode)}
+    return {**result, "lines": unlock_lines(result, call.check_mode)}
 
 
 MODULE = Module(unlocked, {**CONNECTION, **PLATFORM, **WORKING, **RECORDING})

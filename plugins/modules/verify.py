@@ -160,7 +160,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING
 from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
-from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import HEALTHY, lines, verify
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import HEALTHY, verdict_lines, verify
 
 OPTIONS = {
     "components": {"type": "list", "elements": "str"},
@@ -172,7 +172,7 @@ OPTIONS = {
 def judged(call: Call) -> dict:
     params = call.params
     verdict = verify(*connect(params, params["workers"]), params["components"], params["timeout"], call.progress, params["ask"])
-    verdict["lines"] = lines(verdict)
+    verdict["lines"] = verdict_lines(verdict)
     return verdict if verdict["verdict"] == HEALTHY else {**verdict, "failed": True, "msg": "\n".join(verdict["lines"])}
 
 

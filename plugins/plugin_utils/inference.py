@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .inference_input import findings, scaler
+from .inference_input import mistakes, scaler
 from .inference_models import (
     AUTHORITIES, AUTHORITIES_FOLDER, FILE, FILE_FOLDER, MODELS, MODELS_FOLDER, VOLUME, fetchers, from_secret, models_map, on_claim, trust,
 )
@@ -32,7 +32,7 @@ BENCHMARK = {
 }  # fmt: skip
 CANARY = {"enabled": False, "image": "", "weight": 0, "replicas": 1, "by": "gateway"}
 # Which settings of the service an input of several parts becomes: {input: {part: environment variable}}.
-SETTINGS = {
+VARIABLES = {
     "cache": {"ttl_seconds": "GENAI_CACHE_TTL_SECONDS", "local_bytes": "GENAI_CACHE_LOCAL_BYTES"},
     "rate": {"per_second": "GENAI_RATE_PER_SECOND", "burst": "GENAI_RATE_BURST"},
     "oidc": {
@@ -58,8 +58,8 @@ Input = t.Dict[str, t.Any]
 
 def inference(described: Input, distribution: str = "kubernetes") -> dict[str, t.Any]:
     """The parts of all manifests. `described`: the role's inputs by their names without the role's own, each one given."""
-    about = plain(described)
-    problems = findings(about, distribution)
+    about = without_tags(described)
+    problems = mistakes(about, distribution)
     return {
         "finding": "\n".join(problems) or None,
         "settings": settings(about),
@@ -77,11 +77,11 @@ def inference(described: Input, distribution: str = "kubernetes") -> dict[str, t
     }
 
 
-def plain(value: t.Any) -> t.Any:
+def without_tags(value: t.Any) -> t.Any:
     """Without the wrappers in which Ansible hands over what it may still have to template."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): without_tags(item) for key, item in value.items()}
+    return [without_tags(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -90,9 +90,9 @@ def plain(value: t.Any) -> t.Any:
 def settings(about: Input) -> dict[str, str]:
     """The environment that all pods share. Only what is given is in it, the service's own defaults hold for the rest."""
     found = dict(about["settings"])
-    for group, parts in SETTINGS.items():
+    for group, parts in VARIABLES.items():
         given = about[group]
-        found |= {variable: text(given[part]) for part, variable in parts.items() if given.get(part) is not None}
+        found |= {variable: variable_text(given[part]) for part, variable in parts.items() if given.get(part) is not None}
     switches = {"GENAI_JOBS": about["jobs"].get("enabled"), "GENAI_AUDIT": about["audit"]}
     found |= {variable: "true" for variable, on in switches.items() if on}
     if about["jobs"].get("enabled") and about["workers"]:  # what no worker will ever compute is refused
@@ -102,11 +102,11 @@ def settings(about: Input) -> dict[str, str]:
     return {**found, **trust(about), **{variable: path for variable, path in files.items() if path}}
 
 
-def text(value: t.Any) -> str:
+def variable_text(value: t.Any) -> str:
     """As the service reads it from its environment."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ",".join(map(text, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(variable_text, value)) if isinstance(value, list) else str(value)
 
 
 def _keys_file(about: Input) -> str:
@@ -118,7 +118,7 @@ def environment(about: Input, own: dict[str, t.Any] | None = None) -> list[dict]
     """What must not be in a ConfigMap, because it holds passwords, and what only some pods have."""
     urls = {"GENAI_REDIS_URL": about["redis_secret"], "GENAI_DATABASE_URL": about["database_secret"]}
     found = [from_secret(variable, secret["name"], secret.get("key", "url")) for variable, secret in urls.items() if secret.get("name")]
-    return found + [{"name": variable, "value": text(value)} for variable, value in (own or {}).items()]
+    return found + [{"name": variable, "value": variable_text(value)} for variable, value in (own or {}).items()]
 
 
 # --- pods ------------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def scaled_objects(about: Input) -> list[dict]:
         if scaler(given) == "keda":
             worker = {**WORKER, **given}
             scaling = {**WORKER_AUTOSCALING, **worker["autoscaling"]}
-            metadata = {"address": about["keda"].get("redis_address"), **_stream(worker["queue"]), "enableTLS": text(bool(about["keda"].get("tls")))}
+            metadata = {"address": about["keda"].get("redis_address"), **_stream(worker["queue"]), "enableTLS": variable_text(bool(about["keda"].get("tls")))}
             triggers = [
                 {"type": "redis-streams", "metadata": {**metadata, threshold: str(scaling["jobs_per_worker"])}, "authenticationRef": _authentication(about)}
                 for threshold in ("lagCount", "pendingEntriesCount")

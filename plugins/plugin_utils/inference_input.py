@@ -27,7 +27,7 @@ Input = t.Dict[str, t.Any]
 Findings = t.Iterator[str]
 
 
-def findings(about: Input, distribution: str) -> list[str]:
+def mistakes(about: Input, distribution: str) -> list[str]:
     """One line each, which begins with the name of the variable."""
     parts = (_stores, _clients, _memory, _models, _workers, _benchmark, _scaling)
     found = [line for part in parts for line in part(about)] + [*_canary(about, distribution)]

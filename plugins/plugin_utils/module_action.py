@@ -70,7 +70,7 @@ class ModuleAction(ActionBase):
         def progress(line: str) -> None:
             display.display(f"  {host}: {line}")
 
-        return module.MODULE.here(_plain(args), self._task.check_mode, self._task.diff, progress)
+        return module.MODULE.here(_without_tags(args), self._task.check_mode, self._task.diff, progress)
 
     def _there(self, args: dict, task_vars: dict) -> dict:
         if "bundle" in args:
@@ -81,7 +81,7 @@ class ModuleAction(ActionBase):
         """Sends the bundle to where the module runs. Returns its path there; it goes with the task's own folder."""
         with tempfile.TemporaryDirectory(prefix="genai-platform-") as folder:
             path = os.path.join(folder, "bundle.json")
-            plain = _plain(bundle)
+            plain = _without_tags(bundle)
             problems = [f"bundle.{problem}" for problem in not_json(plain, hide=True)]  # a Secret is not told from the rest here
             if problems:
                 raise AnsibleActionFail("the manifests are not valid, nothing was written:\n- " + "\n- ".join(problems))
@@ -94,7 +94,7 @@ class ModuleAction(ActionBase):
         return remote
 
 
-def _plain(value: t.Any) -> t.Any:
+def _without_tags(value: t.Any) -> t.Any:
     """The same in Python's own types: Ansible's carry where a value came from, and Vault's are decrypted only as text.
 
     What YAML made a date or bytes of stays so, and is refused: what stood there cannot be told from it any more.
@@ -102,9 +102,9 @@ def _plain(value: t.Any) -> t.Any:
     if value is None or isinstance(value, (bool, datetime.date, bytes)):
         return value
     if isinstance(value, dict):
-        return {_plain(key): _plain(sub) for key, sub in value.items()}
+        return {_without_tags(key): _without_tags(sub) for key, sub in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_without_tags(item) for item in value]
     if isinstance(value, (int, float)):
         return int(value) if isinstance(value, int) else float(value)
     return str(value)

@@ -21,7 +21,7 @@ from ansible_collections.genai.platform.plugins.module_utils.objects.manifest im
 ANYONE = "anyone"
 # What every cluster of a distribution has, under one name each. An inventory says it differently by a component of the same name.
 # OpenShift: the DNS pods listen on 5353, and the labels choose the router and the monitoring wherever (host network included) they run.
-BUILT_IN: dict[str, dict[str, dict]] = {
+WELL_KNOWN: dict[str, dict[str, dict]] = {
     "kubernetes": {
         "dns": {"namespace": "kube-system", "ports": {"dns": "53/UDP", "dns-tcp": "53/TCP"}},
         "ingress": {"namespace": "ingress-nginx"},
@@ -66,7 +66,7 @@ def network_policies(namespaces: list[dict], components: dict[str, dict], flows:
 
     What is wrong with the matrix is noted on the first policy, for the check that refuses a release with everything that is wrong.
     """
-    known, findings = _components({**BUILT_IN[distribution], **components})
+    known, findings = _components({**WELL_KNOWN[distribution], **components})
     allowed, more = _flows(flows, known)
     guarded = [namespace["name"] for namespace in namespaces if namespace.get("default_deny", True)]
     policies = [_default_deny(name, known.get("dns")) for name in guarded]

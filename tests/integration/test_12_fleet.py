@@ -14,7 +14,7 @@ from ansible_collections.genai.platform.plugins.module_utils.cluster.api import 
 from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput, NodesFailed
 from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import Fleet, gpus
 from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import LABEL_POOL, Pool
-from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import ANNOTATION_TAINTS, MANAGER
+from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import ANNOTATION_TAINTS, NODE_MANAGER
 from bundles import Platform, obj
 from cluster import kubectl, play
 from live import Api, until
@@ -59,7 +59,7 @@ def versions(fleet):
 
 def without_ours(each):
     """What belongs to others: it has to be the same at any time."""
-    owned = [e["fieldsV1"]["f:metadata"].get("f:labels", {}) for e in each["metadata"]["managedFields"] if e["manager"] == MANAGER]
+    owned = [e["fieldsV1"]["f:metadata"].get("f:labels", {}) for e in each["metadata"]["managedFields"] if e["manager"] == NODE_MANAGER]
     labels = {key: value for key, value in each["metadata"]["labels"].items() if not any(f"f:{key}" in fields for fields in owned)}
     return labels, [taint for taint in each["spec"]["taints"] if taint["key"] != "spot"]
 

@@ -16,7 +16,7 @@ from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import 
 from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import Pool
 from ansible_collections.genai.platform.plugins.module_utils.objects.request import ANNOTATION_REQUEST
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
-from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import lines, verify
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import verdict_lines, verify
 from bundles import Platform, obj, pod, workload
 from cluster import NAME, PLAIN, REPOSITORY, kubectl
 from live import until
@@ -192,7 +192,7 @@ def look(platform: Platform, timeout: float = LOOK_SECONDS) -> tuple[str, str]:
     """(verdict, its lines)."""
     run = platform.releaser()
     verdict = verify(run.cluster, run.ledger, None, timeout, lambda _line: None, asking=True)
-    return verdict["verdict"], "\n".join(lines(verdict))
+    return verdict["verdict"], "\n".join(verdict_lines(verdict))
 
 
 def test_a_slow_start_of_three_minutes_is_waited_for(living, figure):

@@ -9,7 +9,7 @@ import live
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.cluster.api import OUTAGE_SECONDS
 from ansible_collections.genai.platform.plugins.module_utils.errors import ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import lines, verify
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import verdict_lines, verify
 from bundles import Platform, obj, pod, workload
 from cluster import kubectl, own, play
 
@@ -150,7 +150,7 @@ def test_fault(fault, most, figure):
         refused({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trial"}, "spec": main["spec"]["template"]["spec"]}, said[0])
     PLATFORM.deploy({"main": [space, *objects]}, **unchecked)
     verdict, seconds = look()
-    text = "\n".join(lines(verdict))
+    text = "\n".join(verdict_lines(verdict))
     assert verdict["verdict"] == "failed" and verdict["ready"] < verdict["checked"], text
     assert {problem["reason"] for problem in verdict["problems"]} <= reasons, text
     assert all(part in text for part in said), text

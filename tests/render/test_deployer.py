@@ -11,7 +11,7 @@ import re
 
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils.checks.permissions import Need, covered, lines, of_actions, of_reading
+from ansible_collections.genai.platform.plugins.module_utils.checks.permissions import Permission, covered, of_actions, of_reading, permission_lines
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref, prepare
 from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils.plan.plan import CREATE, Action
@@ -44,7 +44,7 @@ def rtype(ref: Ref) -> ResourceType:
     return ResourceType(ref.group, "v1", ref.kind, name, bool(ref.namespace))
 
 
-def needed(bundle: dict[str, list[dict]]) -> set[Need]:
+def needed(bundle: dict[str, list[dict]]) -> set[Permission]:
     """Of the first release of a bundle, the largest there is."""
     desired = prepare(bundle, "genai")
     actions = [Action(CREATE, ref, item.component, rtype(ref), item.wave, item) for ref, item in desired.items()]
@@ -56,12 +56,12 @@ def needed(bundle: dict[str, list[dict]]) -> set[Need]:
 def test_enough_for_every_inventory(rendered, distribution):
     held = rules("objects", "reads", "nodes", "grants", *USED, *(["openshift"] if distribution == "openshift" else []))
     for host, by_distribution in rendered.items():
-        assert lines(need for need in needed(by_distribution[distribution]) if not covered(need, held)) == [], host
+        assert permission_lines(need for need in needed(by_distribution[distribution]) if not covered(need, held)) == [], host
 
 
 def test_a_kind_that_is_not_in_the_table_is_found_out():
     claim = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "one", "namespace": "ns"}}
-    assert lines(need for need in needed({"app": [claim]}) if not covered(need, rules(*SECTIONS))) == [
+    assert permission_lines(need for need in needed({"app": [claim]}) if not covered(need, rules(*SECTIONS))) == [
         "create, delete, get, list, patch secrets in namespace ns",
     ]
 
@@ -71,14 +71,14 @@ def test_a_stateful_set_needs_the_rule_that_the_readme_names():
     (example,) = [yaml.safe_load(block)["deployer_rules"] for block in re.findall("```yaml\n(.*?)```", readme, re.DOTALL)]
     store = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "one", "namespace": "ns"}}
     lacking = [need for need in needed({"app": [store]}) if not covered(need, rules(*SECTIONS))]
-    assert lines(lacking) == ["create pods/eviction in namespace ns"] and all(covered(need, example) for need in lacking)
+    assert permission_lines(lacking) == ["create pods/eviction in namespace ns"] and all(covered(need, example) for need in lacking)
 
 
 def test_every_profile_can_be_granted():
     profiles = yaml.safe_load((ROOT / "roles/namespaces/vars/main.yml").read_text(encoding="utf-8"))["__namespaces_profiles"]
     granted = [rule for profile in profiles.values() for rule in profile["rules"] + profile["cluster_rules"]]
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "all"}, "rules": granted}
-    assert lines(need for need in needed({"app": [role]}) if not covered(need, rules(*SECTIONS))) == []
+    assert permission_lines(need for need in needed({"app": [role]}) if not covered(need, rules(*SECTIONS))) == []
 
 
 def test_no_kind_that_no_role_describes(rendered):

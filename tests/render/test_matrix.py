@@ -16,7 +16,7 @@ import checks
 import netpol
 import pytest
 import yaml
-from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import contradictions
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
 from netpol import End, Matrix
 
@@ -285,4 +285,4 @@ def test_openshift(case):
 
 
 def test_the_catalog_does_not_contradict_itself(case):
-    assert findings(list(prepare({"namespaces": case.manifests}, "genai").values())) == []
+    assert contradictions(list(prepare({"namespaces": case.manifests}, "genai").values())) == []

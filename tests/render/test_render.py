@@ -8,7 +8,7 @@ import typing as t
 
 import checks
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import contradictions
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
 
 DISTRIBUTIONS = ("kubernetes", "openshift")
@@ -49,7 +49,7 @@ def test_nothing_contradicts_itself(rendered):
     """But a Route, which cannot split requests where there is none."""
     for host, by_distribution in rendered.items():
         for distribution, bundle in by_distribution.items():
-            said = findings(list(prepare(bundle, "genai").values()))
+            said = contradictions(list(prepare(bundle, "genai").values()))
             assert [line for line in said if "inference_app_canary.by: the Route" not in line] == [], (host, distribution)
             assert bool(said) == ((host, distribution) == ("split_by_route", "kubernetes"))
 

@@ -28,12 +28,12 @@ _COUNTED = {"Service": "services", "PersistentVolumeClaim": "persistentvolumecla
 
 def refuse_contradictions(objects: dict[Ref, Desired]) -> None:
     """Raises one InvalidInput that lists everything about the objects that cannot be true together."""
-    errors = findings(list(objects.values()))
+    errors = contradictions(list(objects.values()))
     if errors:
         raise InvalidInput("the description contradicts itself, nothing was written:\n- " + "\n- ".join(errors), errors=errors)
 
 
-def findings(items: list[Desired]) -> list[str]:
+def contradictions(items: list[Desired]) -> list[str]:
     """One line each: object, field, fix."""
     return [*_declared(items), *_quotas(items), *_pod_security(items)]
 

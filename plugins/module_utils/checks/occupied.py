@@ -9,11 +9,11 @@ import typing as t
 from ..cluster.api import Cluster
 from ..errors import ApiError
 from ..objects.manifest import LABEL_PLATFORM, Ref
-from ..objects.references import BUILT_IN
+from ..objects.references import MADE_BY_CLUSTER
 from ..objects.types import CLAIMS, ResourceType, ref_of
-from .permissions import Need, covered
+from .permissions import Permission, covered
 
-SHOWN = 3
+NAMED_STRANGERS = 3
 # What a cluster derives, or shows in every namespace by itself: (group, kind), and whole groups.
 DERIVED_KINDS = {
     ("", "Event"), ("events.k8s.io", "Event"), ("", "Endpoints"), ("discovery.k8s.io", "EndpointSlice"), ("coordination.k8s.io", "Lease"),
@@ -46,8 +46,8 @@ def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[
     strangers = list(dict.fromkeys([*names, *look.unseen]))
     if not strangers:
         return ""
-    more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
-    return f"it holds {', '.join(strangers[:SHOWN])}{more}, which {'is' if len(strangers) == 1 else 'are'} not ours"
+    more = f" and {len(strangers) - NAMED_STRANGERS} more" if len(strangers) > NAMED_STRANGERS else ""
+    return f"it holds {', '.join(strangers[:NAMED_STRANGERS])}{more}, which {'is' if len(strangers) == 1 else 'are'} not ours"
 
 
 def _matters(rtype: ResourceType) -> bool:
@@ -89,7 +89,7 @@ class _Look:
 
     def _may_list(self, rtype: ResourceType) -> bool:
         """A list of rules may be incomplete, so that for what has to be seen the server is asked by itself."""
-        need = Need("list", rtype.group, rtype.plural, self.namespace)
+        need = Permission("list", rtype.group, rtype.plural, self.namespace)
         if self._rules is None or covered(need, self._rules):
             return True
         return rtype.kind in MUST_SEE and self.cluster.may("list", rtype.group, rtype.plural, self.namespace, "")
@@ -102,7 +102,7 @@ def _leaving(obj: dict) -> bool:
 def _derived(rtype: ResourceType, meta: dict, seen: t.Container[tuple[str, str]]) -> bool:
     """Whether it leaves by itself, or with what it belongs to. Owners of a kind that was listed here were judged themselves; one that
     is in no namespace, or cannot be seen, may be anybody's."""
-    if meta.get("deletionTimestamp") or (rtype.kind, meta["name"]) in BUILT_IN or COPIED in (meta.get("labels") or {}):
+    if meta.get("deletionTimestamp") or (rtype.kind, meta["name"]) in MADE_BY_CLUSTER or COPIED in (meta.get("labels") or {}):
         return True
     owners = [(owner.get("apiVersion", "").rpartition("/")[0], owner.get("kind", "")) for owner in meta.get("ownerReferences") or []]
     if owners:

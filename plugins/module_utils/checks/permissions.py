@@ -36,7 +36,7 @@ Rule = t.Dict[str, t.Any]  # of a role: {verbs, apiGroups, resources, resourceNa
 RulesOf = t.Dict[Ref, t.Any]  # as the manifests have them: lists of rules, if all is well
 
 
-class Need(t.NamedTuple):
+class Permission(t.NamedTuple):
     """A verb on a resource. `resource` may be `pods/log`, or the path of a URL; `namespace` is '' for all of them.
 
     `unless`: another permission that makes this one unnecessary.
@@ -47,68 +47,68 @@ class Need(t.NamedTuple):
     resource: str
     namespace: str = ""
     name: str = ""
-    unless: Need | None = None
+    unless: Permission | None = None
 
 
 # --- what is needed: pure --------------------------------------------------------------------------------------------
 
 
-def of_reading(read: t.Iterable[tuple[ResourceType, str]]) -> set[Need]:
+def of_reading(read: t.Iterable[tuple[ResourceType, str]]) -> set[Permission]:
     """What listing (type, namespace) needs; the namespace is '' for a type without any, and where all namespaces are listed."""
-    return {Need("list", rtype.group, rtype.plural, namespace) for rtype, namespace in read}
+    return {Permission("list", rtype.group, rtype.plural, namespace) for rtype, namespace in read}
 
 
-def of_actions(actions: t.Iterable[Action], roles: RulesOf, waiting: bool) -> set[Need]:
+def of_actions(actions: t.Iterable[Action], roles: RulesOf, waiting: bool) -> set[Permission]:
     """What the writes among `actions` need, and to wait for the others. `roles`: the rules of the roles that bindings name, as far as
     they are known."""
-    needs: set[Need] = set()
+    needs: set[Permission] = set()
     for action in actions:
         ref, rtype = action.ref, action.rtype
         namespace = ref.name if ref.builtin == "Namespace" else ref.namespace
-        needs.update(Need(verb, rtype.group, rtype.plural, namespace, ref.name) for verb in VERBS.get(action.verb, ()))
+        needs.update(Permission(verb, rtype.group, rtype.plural, namespace, ref.name) for verb in VERBS.get(action.verb, ()))
         if action.verb == CREATE and ref.builtin == "Namespace":
-            needs.add(Need("list", "", "persistentvolumeclaims", ref.name))  # one with data is not removed again
+            needs.add(Permission("list", "", "persistentvolumeclaims", ref.name))  # one with data is not removed again
         if action.verb in (CREATE, UPDATE) and action.desired:
             needs |= _of_granting(action.desired.body, ref, roles) | _of_waiting(ref, rtype, waiting)
             if rtype.group == "route.openshift.io":  # who gives a Route its host needs that right, too
-                needs |= {Need(verb, rtype.group, "routes/custom-host", namespace) for verb in ("create", "update")}
+                needs |= {Permission(verb, rtype.group, "routes/custom-host", namespace) for verb in ("create", "update")}
         elif action.verb == UNCHANGED:
             needs |= _of_waiting(ref, rtype, waiting)
     return needs
 
 
-def of_ledger(namespace: str) -> set[Need]:
-    secrets = {Need(verb, "", "secrets", namespace) for verb in LEDGER_VERBS}
-    return secrets | {Need("get", "", "namespaces", namespace, namespace)}
+def of_ledger(namespace: str) -> set[Permission]:
+    secrets = {Permission(verb, "", "secrets", namespace) for verb in LEDGER_VERBS}
+    return secrets | {Permission("get", "", "namespaces", namespace, namespace)}
 
 
-def _of_waiting(ref: Ref, rtype: ResourceType, waiting: bool) -> set[Need]:
+def _of_waiting(ref: Ref, rtype: ResourceType, waiting: bool) -> set[Permission]:
     """To see when it is ready, why it never will be, and to say so. Nothing that only the whole cluster can be asked for."""
     if ref.builtin not in DEFINITIONS and not (waiting and ref.builtin in WAITED):
         return set()
-    needs = {Need("watch", rtype.group, rtype.plural, ref.namespace)}
+    needs = {Permission("watch", rtype.group, rtype.plural, ref.namespace)}
     if ref.builtin in WAITED:
-        needs.add(Need("list", "", "events", ref.namespace))
+        needs.add(Permission("list", "", "events", ref.namespace))
     if ref.builtin in WORKLOADS:
-        needs |= {Need(verb, "", "pods", ref.namespace) for verb in ("list", "watch")} | {Need("get", "", "pods/log", ref.namespace)}
+        needs |= {Permission(verb, "", "pods", ref.namespace) for verb in ("list", "watch")} | {Permission("get", "", "pods/log", ref.namespace)}
     if ref.builtin == "Deployment":
-        needs.add(Need("get", "apps", "replicasets", ref.namespace))
+        needs.add(Permission("get", "apps", "replicasets", ref.namespace))
     if ref.builtin == "StatefulSet":
-        needs.add(Need("create", "", "pods/eviction", ref.namespace))
+        needs.add(Permission("create", "", "pods/eviction", ref.namespace))
     return needs
 
 
-def _of_granting(body: dict, ref: Ref, roles: RulesOf) -> set[Need]:
+def _of_granting(body: dict, ref: Ref, roles: RulesOf) -> set[Permission]:
     """Nobody can give away what they may not do themselves, unless they may `escalate` a role or `bind` to it."""
     if ref.group != RBAC:
         return set()
     if ref.builtin in ROLES:
-        unless = Need("escalate", RBAC, ROLES[ref.kind], ref.namespace, ref.name)
+        unless = Permission("escalate", RBAC, ROLES[ref.kind], ref.namespace, ref.name)
         return _of_rules(body.get("rules"), ref.namespace, unless)
     role = bound(body, ref.namespace)
     if role is None:
         return set()
-    unless = Need("bind", RBAC, ROLES[role.kind], ref.namespace, role.name)
+    unless = Permission("bind", RBAC, ROLES[role.kind], ref.namespace, role.name)
     return _of_rules(roles[role], ref.namespace, unless) if role in roles else {unless}
 
 
@@ -120,13 +120,13 @@ def bound(binding: dict, namespace: str) -> Ref | None:
     return Ref(RBAC, role["kind"], namespace if role["kind"] == "Role" else "", str(role.get("name")))
 
 
-def _of_rules(rules: t.Any, namespace: str, unless: Need) -> set[Need]:
+def _of_rules(rules: t.Any, namespace: str, unless: Permission) -> set[Permission]:
     needs = set()
     for rule in rules if isinstance(rules, list) else ():
         verbs, names = _words(rule, "verbs"), _words(rule, "resourceNames") or [""]
         resources = itertools.product(verbs, _words(rule, "apiGroups"), _words(rule, "resources"), [namespace], names)
         urls = itertools.product(verbs, [""], _words(rule, "nonResourceURLs"), [""], [""])
-        needs.update(Need(*each, unless) for each in (*resources, *urls))
+        needs.update(Permission(*each, unless) for each in (*resources, *urls))
     return needs
 
 
@@ -135,12 +135,12 @@ def _words(rule: t.Any, key: str) -> list[str]:
     return [word for word in found if isinstance(word, str)] if isinstance(found, list) else []
 
 
-def covered(need: Need, rules: list[Rule]) -> bool:
+def covered(need: Permission, rules: list[Rule]) -> bool:
     """Whether the rules allow it, or what makes it unnecessary."""
     return any(_allows(rule, need) for rule in rules) or (need.unless is not None and covered(need.unless, rules))
 
 
-def _allows(rule: Rule, need: Need) -> bool:
+def _allows(rule: Rule, need: Permission) -> bool:
     if need.verb not in (verbs := _words(rule, "verbs")) and "*" not in verbs:
         return False
     if need.resource.startswith("/"):
@@ -156,7 +156,7 @@ def _allows(rule: Rule, need: Need) -> bool:
     )
 
 
-def lines(needs: t.Iterable[Need]) -> list[str]:
+def permission_lines(needs: t.Iterable[Permission]) -> list[str]:
     """For people: `create, patch deployments.apps in namespace web`, a line per resource and namespace."""
     table: dict[tuple[str, str, str], set[str]] = {}
     for need in needs:
@@ -182,21 +182,21 @@ def permit(cluster: Cluster, plan: Plan, ledger_namespace: str, waiting: bool, r
     require(cluster, of_actions(actions, _roles(cluster, plan), waiting) | of_ledger(ledger_namespace) | of_reading(read))
 
 
-def require(cluster: Cluster, needs: t.Collection[Need]) -> None:
+def require(cluster: Cluster, needs: t.Collection[Permission]) -> None:
     """Raises NotPermitted, naming everything that is missing. One request where nothing is and the rights hold in all namespaces."""
     try:
-        lacking = missing(cluster, needs)
+        lacking = missing_permissions(cluster, needs)
     except ApiError as exc:
         if exc.status in (403, 404, 405):
             return  # who may not even ask, learns it from the API server's refusals
         raise
     if lacking:
-        named = lines(lacking)
+        named = permission_lines(lacking)
         text = "\n- ".join(["the identity used may not do what this run needs, nothing was written:", *named])
         raise NotPermitted(f"{text}\n{FIX}", missing=named)
 
 
-def missing(cluster: Cluster, needs: t.Collection[Need]) -> list[Need]:
+def missing_permissions(cluster: Cluster, needs: t.Collection[Permission]) -> list[Permission]:
     everywhere = cluster.rules(NOWHERE)
     left = [need for need in needs if not covered(need, everywhere)]
     namespaces = sorted({need.namespace for need in left if need.namespace})
@@ -207,7 +207,7 @@ def missing(cluster: Cluster, needs: t.Collection[Need]) -> list[Need]:
     return [need for need in left if not answers[need._replace(name="")]]
 
 
-def _may(cluster: Cluster, need: Need) -> bool:
+def _may(cluster: Cluster, need: Permission) -> bool:
     return cluster.may(*need[:-1]) or (need.unless is not None and _may(cluster, need.unless))
 
 

@@ -63,7 +63,7 @@ def violations(template: dict, level: str) -> list[Violation]:
 # --- where to look ---------------------------------------------------------------------------------------------------
 
 
-def containers(spec: dict) -> t.Iterator[tuple[str, dict]]:
+def pod_containers(spec: dict) -> t.Iterator[tuple[str, dict]]:
     """(path, container), those that run before and beside the others included."""
     for field in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in mappings_at(spec, field):
@@ -77,7 +77,7 @@ def _contexts(spec: dict) -> t.Iterator[tuple[str, dict]]:
 
 
 def _own_contexts(spec: dict) -> t.Iterator[tuple[str, dict]]:
-    for path, container in containers(spec):
+    for path, container in pod_containers(spec):
         yield f"{path}.securityContext", mapping_at(container, "securityContext")
 
 
@@ -134,13 +134,13 @@ def _volume_types(spec: dict) -> Fields:
 
 
 def _host_ports(spec: dict) -> Fields:
-    for path, container in containers(spec):
+    for path, container in pod_containers(spec):
         yield from (f"{path}.ports[{index}].hostPort" for index, port in mappings_at(container, "ports") if port.get("hostPort"))
 
 
 def _hosts(spec: dict) -> Fields:
     """Probes and hooks are sent from the node's network: naming a host would let a pod reach what it cannot."""
-    for path, container in containers(spec):
+    for path, container in pod_containers(spec):
         for keys in _HANDLERS:
             yield from (f"{path}.{'.'.join(keys)}.{how}.host" for how in ("httpGet", "tcpSocket") if mapping_at(container, *keys, how).get("host"))
 

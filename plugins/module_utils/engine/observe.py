@@ -14,7 +14,7 @@ from ..objects.manifest import LABEL_PLATFORM, Ref
 from ..objects.types import NAMESPACES, SECRETS, ResourceType, group_kind, ref_of
 from ..plan.record import Record, ref_from_key
 
-FEW = 4  # namespaces whose Secrets, or objects outside of namespaces of one kind, that are asked for one by one
+ONE_BY_ONE = 4  # namespaces whose Secrets, or objects outside of namespaces of one kind, that are asked for one by one
 MANY = 20  # objects of one kind and namespace to be looked for: then a list of names is less than a GET each
 
 Types = t.Mapping[Ref, ResourceType]
@@ -67,7 +67,7 @@ def _labelled(cluster: Cluster, platform: str, refs: Types) -> dict[Ref, dict]:
 
 def _in_one_request(rtype: ResourceType, namespaces: t.Collection[str]) -> bool:
     """Secrets of other people's namespaces are not asked for where a few requests more can do without."""
-    return len(namespaces) > (FEW if (rtype.group, rtype.kind) == (SECRETS.group, SECRETS.kind) else 1)
+    return len(namespaces) > (ONE_BY_ONE if (rtype.group, rtype.kind) == (SECRETS.group, SECRETS.kind) else 1)
 
 
 def _unlabelled(cluster: Cluster, lacking: Types, refs: Types, live: dict[Ref, dict]) -> dict[Ref, dict]:
@@ -86,7 +86,7 @@ def _listed(cluster: Cluster, wanted: Types) -> dict[Ref, ResourceType]:
     groups: dict[tuple[ResourceType, str], list[Ref]] = collections.defaultdict(list)
     for ref, rtype in wanted.items():
         groups[rtype, ref.namespace].append(ref)
-    many = [(rtype, space, refs) for (rtype, space), refs in groups.items() if len(refs) > (MANY if rtype.namespaced else FEW)]
+    many = [(rtype, space, refs) for (rtype, space), refs in groups.items() if len(refs) > (MANY if rtype.namespaced else ONE_BY_ONE)]
     asked = {ref for _rtype, _space, refs in many for ref in refs}
     there = {ref for here in cluster.each(lambda item: _named(cluster, *item), many) for ref in here}
     return {ref: rtype for ref, rtype in wanted.items() if ref not in asked or ref in there}

@@ -15,7 +15,7 @@ SUSPECT = (
     "CreateContainerError", "RunContainerError", "FailedMount", "FailedCreate", "ClaimNotBound",
 )
 
-DEFAULT = {"ProbeFailing": 200}  # a start of three minutes, without a startup probe
+DEFAULT_PATIENCE = {"ProbeFailing": 200}  # a start of three minutes, without a startup probe
 
 Patience = t.Callable[[str, str], float]  # (component, reason) to seconds, 0 where nothing was said
 

@@ -75,7 +75,7 @@ def change(action: Action, after: dict | None) -> dict:
     }
 
 
-def diff(action: Action, after: dict | None) -> dict:
+def object_diff(action: Action, after: dict | None) -> dict:
     """One Ansible diff: before and after as YAML of the fields that are ours, Secret values hidden."""
     old = {} if action.verb == CREATE else action.before or {}
     if action.verb == ORPHAN:

@@ -17,7 +17,7 @@ from ..cluster.api import Cluster
 from ..errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
 from ..objects.health import WORKLOADS, not_ready
 from ..objects.manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
-from ..objects.references import missing
+from ..objects.references import missing_references
 from ..objects.types import PODS, ResourceType, group_kind
 from ..plan.limit import refuse_too_many_deletions, refuse_undescribed
 from ..plan.plan import (
@@ -31,12 +31,12 @@ from .ledger import DEPLOYED, FAILED, Ledger, State, busy
 from .lock import Lock, alive
 from .observe import observe, recorded_types
 from .patience import Patience, patience
-from .preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
+from .preview import UNCHANGEABLE, change, dry_run, object_diff, summary_lines
 from .undo import Entry, Restored, entries, restore
 from .wait import Waiter
 
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
-SHOWN = 5
+NAMED_DYING = 5
 SETTLE_SECONDS = 60.0  # how long a restored platform is given to be ready again
 
 
@@ -265,7 +265,7 @@ class Releaser:
         """Raises one InvalidInput that lists what objects to be written name and what will not be there."""
         leaving = {action.ref for action in plan.actions if action.verb == DELETE}
         written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
-        needs = [need for need in missing(desired) if need.ref in leaving or (need.by.ref in written and need.ref not in live)]
+        needs = [need for need in missing_references(desired) if need.ref in leaving or (need.by.ref in written and need.ref not in live)]
         unknown = {need.ref for need in needs} - leaving
         absent = {ref for ref, found in zip(unknown, self.cluster.each(self._exists, unknown)) if not found}
         errors = [
@@ -393,7 +393,7 @@ class Releaser:
         left = self.cluster.gone([(action.rtype, ref) for ref, action in dying.items()], self.options.wait_timeout, uids)
         if left:
             # Read anew: what holds a namespace is only known once its controller has tried to empty it.
-            now = self.cluster.each(lambda ref: self.cluster.get(dying[ref].rtype, ref.namespace, ref.name) or dying[ref].after, sorted(left)[:SHOWN])
+            now = self.cluster.each(lambda ref: self.cluster.get(dying[ref].rtype, ref.namespace, ref.name) or dying[ref].after, sorted(left)[:NAMED_DYING])
             still = "; ".join(f"{ref}: {held_by(live)}" for ref, live in zip(sorted(left), now))
             raise TimedOut(f"still being deleted after {self.options.wait_timeout:.0f} s, nothing was written: {still}. Remove what holds it, then run again")
 
@@ -551,7 +551,7 @@ class Releaser:
     def _changes(self, plan: Plan, afters: dict[Action, dict]) -> dict:
         found: dict[str, t.Any] = {"changes": [change(a, afters.get(a)) for a in plan.writes]}
         if self.options.diff:
-            found["diff"] = [diff(a, afters.get(a)) for a in plan.writes]
+            found["diff"] = [object_diff(a, afters.get(a)) for a in plan.writes]
         return found
 
     def _finished(self, result: dict) -> dict:

@@ -17,7 +17,7 @@ from .ledger import State
 from .observe import observe, recorded_types
 from .release import Releaser
 
-GONE_SECONDS = 300.0
+TEARDOWN_SECONDS = 300.0
 WAS_THERE = "it was there before the platform; only our labels go"
 
 
@@ -31,7 +31,7 @@ def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
     others = _not_ours(releaser, state, {ref: live[ref] for ref in owned})
     owned = {ref: rtype for ref, rtype in owned.items() if ref not in others}
     claims = _claims_of_sets(cluster, state, live) if data else []
-    kept = _kept(releaser, owned, live, {ref for _component, ref in claims}, others, data)
+    kept = _spared_names(releaser, owned, live, {ref for _component, ref in claims}, others, data)
     result = releaser.tear_down(state, kept.__contains__)
     result["kept"] = [f"{ref}: {why}" for ref, why in sorted({**kept, **others}.items())]
     result["changes"] += [_claim_change(component, ref) for component, ref in claims]
@@ -60,7 +60,7 @@ def _not_ours(releaser: Releaser, state: State, live: dict[Ref, dict]) -> dict[R
     return {**anew, **{ref: WAS_THERE for ref in taken if ref in live}, **foreign}
 
 
-def _kept(
+def _spared_names(
     releaser: Releaser, owned: dict[Ref, ResourceType], live: dict[Ref, dict], claims: set[Ref], others: dict[Ref, str], data: bool
 ) -> dict[Ref, str]:
     """{object: why it stays}. `claims`: those of our StatefulSets, which go with the data. `others`: what is recorded and not ours."""
@@ -97,7 +97,7 @@ def _claim_change(component: str, ref: Ref) -> dict:
 
 def _until_gone(releaser: Releaser, objects: list[tuple[ResourceType, Ref]], uids: dict[Ref, str]) -> None:
     releaser.progress(f"waiting until {len(objects)} objects are gone")
-    left = releaser.cluster.gone(objects, GONE_SECONDS, uids)
+    left = releaser.cluster.gone(objects, TEARDOWN_SECONDS, uids)
     if left:
         names = ", ".join(map(str, left[:5]))
-        raise TimedOut(f"deleted, but still there after {GONE_SECONDS:.0f} s: {names}. Their metadata.finalizers name who holds them")
+        raise TimedOut(f"deleted, but still there after {TEARDOWN_SECONDS:.0f} s: {names}. Their metadata.finalizers name who holds them")

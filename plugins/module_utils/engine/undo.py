@@ -18,7 +18,7 @@ from ..objects.types import ResourceType
 from ..plan.plan import CREATE, DELETE, ORPHAN, PROTECTED, UPDATE, Action, Plan
 from .apply import Check, delete_and_wait, let_go, until_in_force, wait_until_gone
 
-GONE_SECONDS = 120.0  # how long an undo waits for what is being deleted
+UNDO_SECONDS = 120.0  # how long an undo waits for what is being deleted
 
 
 @dataclasses.dataclass
@@ -205,7 +205,7 @@ class Undo:
             return self.cluster.apply(entry.rtype, before, force=True)
         if after["metadata"].get("deletionTimestamp"):
             # Still on its way out (a pruned namespace takes its time): what was applied now goes with it.
-            wait_until_gone(self.cluster, entry.rtype, entry.ref, GONE_SECONDS)
+            wait_until_gone(self.cluster, entry.rtype, entry.ref, UNDO_SECONDS)
             after = self.cluster.apply(entry.rtype, before, force=True)
         return after
 

@@ -36,7 +36,7 @@ def unlock(releaser: Releaser) -> dict:
     outlook = [_outlook(cluster, entry) for entry in entries]
     result.update(changed=True, interrupted={name: journal[name] for name in ("by", "at")}, left=[item for item in outlook if item["outcome"] != AS_BEFORE])
     if not check:
-        result["left"] = _open(releaser, state, journal, entries, recorded)
+        result["left"] = _unlocked(releaser, state, journal, entries, recorded)
     return {**result, "requests": dict(cluster.requests)}
 
 
@@ -64,7 +64,7 @@ def _compared(cluster: Cluster, entry: Entry, live: dict | None) -> tuple[str, s
     return (PUT_BACK, ", ".join(changed)) if changed else (AS_BEFORE, "")
 
 
-def _open(releaser: Releaser, state: State, journal: dict, entries: list[Entry], recorded: bool) -> list[dict]:
+def _unlocked(releaser: Releaser, state: State, journal: dict, entries: list[Entry], recorded: bool) -> list[dict]:
     """Restores, records what could not be, and removes the journal."""
     if recorded:
         releaser.ledger.close_journal(journal["uid"])
@@ -82,7 +82,7 @@ def _open(releaser: Releaser, state: State, journal: dict, entries: list[Entry],
     return left
 
 
-def lines(result: dict, check: bool) -> list[str]:
+def unlock_lines(result: dict, check: bool) -> list[str]:
     """For people: what was done, or would be, a line for each object that is not as before."""
     if not result["interrupted"]:
         return [f"not locked: platform {result['platform']} on {result['server']}"]

@@ -17,7 +17,7 @@ from ..plan.verdict import Before, may_start_anew, restarts
 from .evict import Evictions
 
 REVISION = "deployment.kubernetes.io/revision"
-SHOWN = 5
+NAMED_UNREADY = 5
 FEW_NAMESPACES = 4  # objects in more of them are watched in all namespaces at once, if the identity may
 CLAIM_SECONDS = 2.0  # between two looks at the events of claims
 OLD_SECONDS = 30.0  # how much longer than usual trouble from before the release may last; a crash, until its container is started again
@@ -390,8 +390,8 @@ class Waiter:
         refused = self._evictions.refused
         reasons = {ref: f"{reason}; {refused[ref]}" if ref in refused else reason for ref, reason in self.waiting.items()}
         left = [f"{ref}: {reason}" for ref, reason in reasons.items()]
-        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        text = f"not ready after {timeout:.0f} s: {'; '.join(left[:SHOWN])}{more}"
+        more = f" and {len(left) - NAMED_UNREADY} more" if len(left) > NAMED_UNREADY else ""
+        text = f"not ready after {timeout:.0f} s: {'; '.join(left[:NAMED_UNREADY])}{more}"
         facts = [{"object": str(ref), "reason": "Timeout", "message": reason} for ref, reason in reasons.items()]
         return TimedOut(text, problems=facts)
 

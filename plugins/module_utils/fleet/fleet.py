@@ -14,7 +14,7 @@ import dataclasses
 import json
 import typing as t
 
-from ..checks.permissions import Need, require
+from ..checks.permissions import Permission, require
 from ..cluster.api import Cluster
 from ..engine.ledger import Ledger
 from ..errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, NodesFailed, PlatformError, Unreachable
@@ -22,12 +22,12 @@ from ..objects.types import NODES, PODS
 from ..plan.limit import NAMED, named
 from .gpu import Hardware, Pool, errors_of, hardware, inventory, pools_of, requested
 from .guard import KEEP, REFUSE, emptied, refuse_emptied, refuse_thinned, refuse_too_many, warnings
-from .node_plan import MANAGER, NodePlan, plan_node
+from .node_plan import NODE_MANAGER, NodePlan, plan_node
 from .platform_lock import PlatformLock
 
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"  # the pods that hold what they asked for
-ATTEMPTS = 6  # at one node that others write to, too
-HIDDEN = "the ledger knows of no release with pools of GPU nodes, and the identity used may not list nodes: none was looked at"
+NODE_ATTEMPTS = 6  # at one node that others write to, too
+UNSEEN_NODES = "the ledger knows of no release with pools of GPU nodes, and the identity used may not list nodes: none was looked at"
 COMPONENT, CONFIG_MAP, KEY = "gpu_nodes", "gpu-pools", "pools.json"  # where a release keeps the pools: see the role gpu_nodes
 
 
@@ -92,10 +92,10 @@ class Fleet:
         except ApiError as exc:
             if exc.status != 403 or not self.needless():
                 raise
-            return {"changed": False, "lines": [HIDDEN], "requests": dict(self.cluster.requests)}
+            return {"changed": False, "lines": [UNSEEN_NODES], "requests": dict(self.cluster.requests)}
         if survey.todo:
             needs = self.lock.needs() if self.lock else set()
-            require(self.cluster, {Need("patch", NODES.group, NODES.plural), *needs})
+            require(self.cluster, {Permission("patch", NODES.group, NODES.plural), *needs})
         if self.check or not survey.todo:
             return self._result(survey, [Outcome(plan) for plan in survey.todo])
         with self.lock.held() if self.lock else contextlib.nullcontext(False) as locked:
@@ -170,11 +170,11 @@ class Fleet:
 
     def _write_one(self, plan: NodePlan) -> Outcome:
         """Patches the very version of the node that was planned for; whoever was faster is read, and planned for, anew."""
-        for _attempt in range(ATTEMPTS):
+        for _attempt in range(NODE_ATTEMPTS):
             if self.lock:
                 self.lock.check()
             try:
-                self.cluster.patch(NODES, "", plan.name, plan.patch, MANAGER)
+                self.cluster.patch(NODES, "", plan.name, plan.patch, NODE_MANAGER)
                 return Outcome(plan)
             except ApiError as exc:
                 if exc.status not in (404, 409):
@@ -190,7 +190,7 @@ class Fleet:
             if not again.patch:
                 return Outcome(plan)  # what seemed refused had arrived
             plan = again
-        return Outcome(plan, error=f"others wrote to it {ATTEMPTS} times while this run tried to")
+        return Outcome(plan, error=f"others wrote to it {NODE_ATTEMPTS} times while this run tried to")
 
     def _plan_again(self, node: dict) -> NodePlan:
         plan, pools = self._plan(node)
@@ -228,7 +228,7 @@ class Fleet:
         warned = warnings(empty, kept, taken) + (self.lock.warnings if self.lock else [])
         if warned:  # AnsibleModule does not want even an empty list
             result["warnings"] = warned
-        result["lines"] = lines(result, self.check)
+        result["lines"] = fleet_lines(result, self.check)
         if failed:
             said = "\n".join(f"- {name}: {error}" for name, error in sorted(failed.items())[:NAMED])
             more = f"\n- and {len(failed) - NAMED} more, see failed_nodes" if len(failed) > NAMED else ""
@@ -252,14 +252,14 @@ def grouped(plans: list[NodePlan]) -> list[dict]:
     ]
 
 
-def diff(change: dict) -> dict:
+def nodes_diff(change: dict) -> dict:
     """One Ansible diff of a change that nodes have in common."""
     head = f"{change['pool'] or 'no pool'}: {len(change['nodes'])} nodes, {named(change['nodes'])}"
     sides = {side: json.dumps(change[side], indent=1, sort_keys=True) + "\n" for side in ("before", "after")}
     return {"before_header": head, "after_header": head, **sides}
 
 
-def lines(result: dict, check: bool) -> list[str]:
+def fleet_lines(result: dict, check: bool) -> list[str]:
     """A result for people."""
     touched: collections.Counter[str] = collections.Counter()
     for change in result["changes"]:

@@ -48,7 +48,7 @@ class Taint(t.NamedTuple):
 
     @staticmethod
     def of(item: dict) -> Taint:
-        return Taint(item["key"], text(item.get("value")), item["effect"])
+        return Taint(item["key"], label_text(item.get("value")), item["effect"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Pool:
     @staticmethod
     def of(given: dict) -> Pool:
         """From a module's parameter, or from what a release has kept of one."""
-        match, labels = given.get("match") or {}, texts(given.get("labels"))
+        match, labels = given.get("match") or {}, label_texts(given.get("labels"))
         spot = {LABEL_SPOT: "true"} if given.get("spot") else {}
         lists = {name: tuple(match.get(name) or ()) for name in ("products", "pci", "instance_types", "resources", "nodes")}
         taints = tuple(map(Taint.of, given.get("taints") or ()))
         return Pool(
-            given["name"], given.get("vendor") or "", **lists, match_labels=texts(match.get("labels")),
+            given["name"], given.get("vendor") or "", **lists, match_labels=label_texts(match.get("labels")),
             labels={**labels, **spot, LABEL_POOL: given["name"]}, taints=taints,
         )
 
@@ -95,13 +95,13 @@ def errors_of(pools: t.Sequence[Pool]) -> list[str]:
     return [error for pool in pools for error in pool.errors()] + [f"pool {name}: there are two of that name" for name in twice]
 
 
-def text(value: t.Any) -> str:
+def label_text(value: t.Any) -> str:
     """A label's value as Kubernetes has it: YAML's `true` is "true" there."""
     return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
 
 
-def texts(values: dict | None) -> dict[str, str]:
-    return {str(key): text(value) for key, value in (values or {}).items()}
+def label_texts(values: dict | None) -> dict[str, str]:
+    return {str(key): label_text(value) for key, value in (values or {}).items()}
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------

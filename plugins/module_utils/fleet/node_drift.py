@@ -18,7 +18,7 @@ from .fleet import COMPONENT, Fleet, pools_in, released_pools
 from ..objects.types import NODES
 from .gpu import Pool, Taint, pools_of
 from .guard import KEEP
-from .node_plan import MANAGER, platform_of, recorded_taints
+from .node_plan import NODE_MANAGER, platform_of, recorded_taints
 from .platform_lock import PlatformLock
 
 UNSEEN = "labels and taints of nodes: this identity may not list nodes"
@@ -44,7 +44,7 @@ def of_node(node: dict, pools: t.Sequence[Pool], platform: str) -> list[Finding]
     found = pools_of(pools, node)
     if len(found) != 1 or platform_of(node) != platform:
         return []
-    written = max((entry.get("time", "") for entry in node["metadata"].get("managedFields") or [] if entry["manager"] == MANAGER), default="")
+    written = max((entry.get("time", "") for entry in node["metadata"].get("managedFields") or [] if entry["manager"] == NODE_MANAGER), default="")
     ours = recorded_taints(node)
     ref, labels = Ref("", "Node", "", node["metadata"]["name"]), node["metadata"].get("labels") or {}
     differing = [_finding(ref, node, ("f:metadata", "f:labels", f"f:{key}"), value, labels.get(key, ABSENT)) for key, value in found[0].labels.items()]
@@ -57,7 +57,7 @@ def of_node(node: dict, pools: t.Sequence[Pool], platform: str) -> list[Finding]
 
 
 def _finding(ref: Ref, node: dict, path: Path, wanted: str, now: t.Any) -> Finding:
-    others = [entry for entry in node["metadata"].get("managedFields") or [] if entry["manager"] != MANAGER]
+    others = [entry for entry in node["metadata"].get("managedFields") or [] if entry["manager"] != NODE_MANAGER]
     return Finding(ref, COMPONENT, REMOVED if now is ABSENT else CHANGED, path, wanted, now, **written_by(others, path))
 
 

@@ -17,7 +17,7 @@ import typing as t
 
 from .gpu import LABEL_POOL, Pool, Taint
 
-MANAGER = "genai.platform-gpu"
+NODE_MANAGER = "genai.platform-gpu"
 ANNOTATION_TAINTS = "genai.platform/gpu-taints"
 ANNOTATION_PLATFORM = "genai.platform/gpu-platform"
 
@@ -107,7 +107,7 @@ def _nothing() -> dict:
 def _was(node: dict, managers: dict[str, set[str]], known: bool) -> str:
     """The pool in the node's label, unless only others have written that."""
     said = (node["metadata"].get("labels") or {}).get(LABEL_POOL, "")
-    return said if known and MANAGER in managers.get(LABEL_POOL, {MANAGER}) else ""
+    return said if known and NODE_MANAGER in managers.get(LABEL_POOL, {NODE_MANAGER}) else ""
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def owners(node: dict) -> dict[str, set[str]]:
 
 def _labels(node: dict, managers: dict[str, set[str]], wanted: dict[str, str], force: bool) -> _Part:
     live = node["metadata"].get("labels") or {}
-    mine = {key for key, names in managers.items() if names == {MANAGER} and key in live}
+    mine = {key for key, names in managers.items() if names == {NODE_MANAGER} and key in live}
     changed = {key: value for key, value in wanted.items() if live.get(key) != value}
     foreign = sorted(key for key in changed if key in live and key not in mine and not force)
     conflicts = [

@@ -13,7 +13,7 @@ import functools
 import typing as t
 import uuid
 
-from ..checks.permissions import Need, of_ledger
+from ..checks.permissions import Permission, of_ledger
 from ..cluster.api import Cluster
 from ..engine.ledger import Ledger
 from ..objects.types import NAMESPACES
@@ -30,7 +30,7 @@ class PlatformLock:
         self._lock = Lock(cluster, ledger)
         self._held, self._over = False, False
 
-    def needs(self) -> set[Need]:
+    def needs(self) -> set[Permission]:
         """The permissions that it takes: none where there is no ledger."""
         return of_ledger(self.ledger.namespace) if self._has_ledger else set()
 

@@ -4,7 +4,7 @@
 """Argument specs, composed from named pieces."""
 from __future__ import annotations
 
-from ..engine.patience import DEFAULT as DEFAULT_PATIENCE
+from ..engine.patience import DEFAULT_PATIENCE
 
 # kubernetes.core's connection options; its names, types and aliases (see its `k8s_auth_options` fragment).
 CONNECTION: dict[str, dict] = {

@@ -17,7 +17,7 @@ import typing as t
 MANAGER = "genai.platform"
 # Holds `spec.replicas` on its way to and from an autoscaler: a field that nobody owns falls back to its default, one pod.
 REPLICAS_MANAGER = f"{MANAGER}-replicas"
-_AUTOSCALER = "kube-controller-manager"
+AUTOSCALER_MANAGER = "kube-controller-manager"
 PEOPLE = "kubectl"  # begins the names of the managers that a person's commands have
 # The cluster's own parts write into objects all day: what they own is neither drift nor worth restoring. fnmatch patterns.
 CONTROLLERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "cloud-controller-manager")
@@ -77,7 +77,7 @@ def replicas_to_hold(live: dict, desired: dict, freed: bool = False) -> int | No
     if wanted is None:
         return current if MANAGER in owners and REPLICAS_MANAGER not in owners else None
     others = owners - {MANAGER}
-    ours = others == {REPLICAS_MANAGER} or (freed and others <= {REPLICAS_MANAGER, _AUTOSCALER})
+    ours = others == {REPLICAS_MANAGER} or (freed and others <= {REPLICAS_MANAGER, AUTOSCALER_MANAGER})
     return wanted if others and ours and (freed or wanted != current) else None
 
 

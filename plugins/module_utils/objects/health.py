@@ -122,7 +122,7 @@ def pod_problem(pod: dict) -> Problem | None:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = condition.get("message", "")
             return Problem("Unschedulable", message, scheduling_hint(message), patience=13.0, unless=SCALING, despite=("NotTriggerScaleUp",))
-    for container in containers(status):
+    for container in container_statuses(status):
         problem = _container_problem(container)
         if problem:
             return problem
@@ -131,7 +131,7 @@ def pod_problem(pod: dict) -> Problem | None:
 
 def _missing_volume(status: dict) -> Problem | None:
     """A Secret or ConfigMap to be mounted that does not exist; other mounts may take their time."""
-    waiting = [c.get("state", {}).get("waiting", {}).get("reason") for c in containers(status)]
+    waiting = [c.get("state", {}).get("waiting", {}).get("reason") for c in container_statuses(status)]
     if not {"ContainerCreating", "PodInitializing"} & set(waiting):
         return None
     hint = "a ConfigMap, Secret or volume that the pod mounts is missing"
@@ -152,7 +152,7 @@ def _probe_failing(pod: dict) -> Problem | None:
     return None
 
 
-def containers(status: dict) -> list[dict]:
+def container_statuses(status: dict) -> list[dict]:
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 

@@ -24,14 +24,14 @@ POD_SPECS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template", "spec"),
 }
 # Made by the cluster itself: in every namespace, and once.
-BUILT_IN = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
-BUILT_IN |= {("ServiceAccount", "builder"), ("ServiceAccount", "deployer"), ("ConfigMap", "openshift-service-ca.crt")}  # on OpenShift
-BUILT_IN |= {("RoleBinding", f"system:{name}") for name in ("deployers", "image-builders", "image-pullers")}  # there, too
-BUILT_IN |= {("ConfigMap", "istio-ca-root-cert")}  # by Istio
-BUILT_IN |= {("PriorityClass", f"system-{scope}-critical") for scope in ("node", "cluster")}
+MADE_BY_CLUSTER = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
+MADE_BY_CLUSTER |= {("ServiceAccount", "builder"), ("ServiceAccount", "deployer"), ("ConfigMap", "openshift-service-ca.crt")}  # on OpenShift
+MADE_BY_CLUSTER |= {("RoleBinding", f"system:{name}") for name in ("deployers", "image-builders", "image-pullers")}  # there, too
+MADE_BY_CLUSTER |= {("ConfigMap", "istio-ca-root-cert")}  # by Istio
+MADE_BY_CLUSTER |= {("PriorityClass", f"system-{scope}-critical") for scope in ("node", "cluster")}
 
 
-class Need(t.NamedTuple):
+class Reference(t.NamedTuple):
     """`by` names `ref` in its field `path`."""
 
     by: Desired
@@ -42,27 +42,27 @@ class Need(t.NamedTuple):
         return f"{self.by.where}: {self.path} names {self.ref}"
 
 
-def missing(desired: dict[Ref, Desired]) -> list[Need]:
+def missing_references(desired: dict[Ref, Desired]) -> list[Reference]:
     """What is needed and not in the bundle; the cluster may have it."""
     made = _claims(desired.values())
     return [need for need in needed(desired.values()) if need.ref not in desired and not any(made_as.fullmatch(str(need.ref)) for made_as in made)]
 
 
-def needed(objects: t.Iterable[Desired], pull_secrets: bool = False) -> list[Need]:
+def needed(objects: t.Iterable[Desired], pull_secrets: bool = False) -> list[Reference]:
     """Everything that objects need by name. `pull_secrets`: those, too, without which an image may be there all the same."""
     return [
-        Need(item, path, ref)
+        Reference(item, path, ref)
         for item in objects for path, ref in (*_references(item), *(_pull_secrets(item) if pull_secrets else ()))
-        if ref.name and (ref.kind, ref.name) not in BUILT_IN
+        if ref.name and (ref.kind, ref.name) not in MADE_BY_CLUSTER
     ]
 
 
 def _references(item: Desired) -> Found:
     key, body, namespace = (item.ref.group, item.ref.kind), item.body, item.ref.namespace
     if key in POD_SPECS:
-        yield from _of_pod(mapping_at(body, *POD_SPECS[key]), ".".join(POD_SPECS[key]), namespace)
-    elif key in _RULES:
-        yield from _RULES[key](body, namespace)
+        yield from _named_by_pod(mapping_at(body, *POD_SPECS[key]), ".".join(POD_SPECS[key]), namespace)
+    elif key in _REFERENCES:
+        yield from _REFERENCES[key](body, namespace)
 
 
 def _pull_secrets(item: Desired) -> Found:
@@ -83,14 +83,14 @@ def _claims(objects: t.Iterable[Desired]) -> list[re.Pattern]:
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
-def _of_pod(spec: dict, path: str, namespace: str) -> Found:
+def _named_by_pod(spec: dict, path: str, namespace: str) -> Found:
     yield f"{path}.serviceAccountName", Ref("", "ServiceAccount", namespace, text_at(spec, "serviceAccountName"))
     yield f"{path}.priorityClassName", Ref(SCHEDULING, "PriorityClass", "", text_at(spec, "priorityClassName"))
     for index, volume in mappings_at(spec, "volumes"):
         yield from _of_volume(volume, f"{path}.volumes[{index}]", namespace)
     for field in ("initContainers", "containers"):
         for index, container in mappings_at(spec, field):
-            yield from _of_container(container, f"{path}.{field}[{index}]", namespace)
+            yield from _named_by_container(container, f"{path}.{field}[{index}]", namespace)
 
 
 def _of_volume(volume: dict, path: str, namespace: str) -> Found:
@@ -101,7 +101,7 @@ def _of_volume(volume: dict, path: str, namespace: str) -> Found:
         yield from _values(source, f"{path}.projected.sources[{index}]", namespace, configMap="ConfigMap name", secret="Secret name")
 
 
-def _of_container(container: dict, path: str, namespace: str) -> Found:
+def _named_by_container(container: dict, path: str, namespace: str) -> Found:
     for index, variable in mappings_at(container, "env"):
         where = f"{path}.env[{index}].valueFrom"
         yield from _values(mapping_at(variable, "valueFrom"), where, namespace, configMapKeyRef="ConfigMap name", secretKeyRef="Secret name")
@@ -143,7 +143,7 @@ def _backend(path: str, backend: dict, namespace: str) -> tuple[str, Ref]:
     return f"{path}.service.name", Ref("", "Service", namespace, text_at(mapping_at(backend, "service"), "name"))
 
 
-_RULES: dict[tuple[str, str], t.Callable[[dict, str], Found]] = {
+_REFERENCES: dict[tuple[str, str], t.Callable[[dict, str], Found]] = {
     (RBAC, "RoleBinding"): _of_binding,
     (RBAC, "ClusterRoleBinding"): _of_binding,
     ("autoscaling", "HorizontalPodAutoscaler"): _of_autoscaler,

@@ -11,17 +11,18 @@ import dataclasses
 import fnmatch
 import typing as t
 
-from ..objects.fields import ABSENT, CONTROLLERS, MANAGER, REPLICAS_MANAGER, Path, leaves, owned_fields, path_text, repeated, subtree, value_at
+from ..objects.fields import (
+    ABSENT, AUTOSCALER_MANAGER, CONTROLLERS, MANAGER, REPLICAS_MANAGER, Path, leaves, owned_fields, path_text, repeated, subtree, value_at,
+)
 from ..objects.manifest import Ref
+from ..objects.masks import HIDDEN
 
 DELETED, CHANGED, REMOVED, ADDED = "deleted", "changed", "removed", "added"
 NOBODY = "unknown (Kubernetes keeps no record of who removed something)"
-_AUTOSCALER = "kube-controller-manager"
 REPLICAS: Path = ("f:spec", "f:replicas")
 # What operators and garbage collection put into metadata is theirs.
 _NOT_OURS = (("f:metadata", "f:finalizers"), ("f:metadata", "f:ownerReferences"))
 _SHARED_MAPS = ("f:labels", "f:annotations")
-_HIDDEN = "(hidden)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Finding:
         """For machines: names, JSON values, Secrets hidden."""
         # Not only its data: kubectl keeps a copy of them in an annotation.
         hide = self.ref.kind == "Secret" and self.path[:2] != ("f:metadata", "f:labels")
-        shown = {name: _HIDDEN if hide else value for name, value in (("expected", self.expected), ("found", self.found)) if value is not ABSENT}
+        shown = {name: HIDDEN if hide else value for name, value in (("expected", self.expected), ("found", self.found)) if value is not ABSENT}
         return {
             "object": str(self.ref), "component": self.component, "kind": self.ref.kind, "namespace": self.ref.namespace,
             "name": self.ref.name, "change": self.kind, "field": path_text(self.path), "by": self.by, "at": self.at, **shown,
@@ -83,7 +84,7 @@ def findings(
         was, now = value_at(expected, path), value_at(live, path)
         if was == now or was is ABSENT:
             continue
-        entry = _owner(entries, path)
+        entry = _owning_manager(entries, path)
         if path == REPLICAS and (scaled or _is_autoscaler(entry)):
             continue
         found.append(Finding(ref, component, REMOVED if now is ABSENT else CHANGED, path, was, now, **written_by(entries, path)))
@@ -124,11 +125,11 @@ def _added(fields: dict, ours: dict, path: Path = ()) -> t.Iterator[Path]:
 
 def written_by(entries: list[dict], path: Path) -> dict[str, str]:
     """Who wrote the field last, we ourselves aside, and when; {} when managedFields does not know."""
-    entry = _owner(entries, path)
+    entry = _owning_manager(entries, path)
     return {"by": entry["manager"], "at": entry.get("time", "")} if entry else {}
 
 
-def _owner(entries: list[dict], path: Path) -> dict | None:
+def _owning_manager(entries: list[dict], path: Path) -> dict | None:
     """The manager that wrote the field last, we ourselves aside."""
     writers = [
         e for e in entries
@@ -149,7 +150,7 @@ def _names(fields: dict, path: Path) -> bool:
 
 
 def _is_autoscaler(entry: dict | None) -> bool:
-    return bool(entry) and entry["manager"] == _AUTOSCALER and entry.get("subresource") == "scale"  # type: ignore[index]
+    return bool(entry) and entry["manager"] == AUTOSCALER_MANAGER and entry.get("subresource") == "scale"  # type: ignore[index]
 
 
 def _matches(manager: str, patterns: t.Collection[str]) -> bool:

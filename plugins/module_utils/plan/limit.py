@@ -11,16 +11,16 @@ from ..errors import InvalidInput
 from .plan import DELETE, Plan
 from .record import Record
 
-FEW = 5  # a percentage never means fewer: of a handful it would forbid everything
+LEAST = 5  # a percentage never means fewer: of a handful it would forbid everything
 NAMED = 10  # in a line for people
 
 
 def limit(most: str, known: int, option: str = "max_deleted") -> int:
-    """How many of `known` may be touched. `most`: a number, or a percentage, which is rounded up and never means fewer than FEW."""
+    """How many of `known` may be touched. `most`: a number, or a percentage, which is rounded up and never means fewer than LEAST."""
     hit = re.fullmatch(r"(\d+)(%?)", most)
     if not hit:
         raise InvalidInput(f"{option}={most!r} is neither a number nor a percentage")
-    return max(FEW, -(-known * int(hit[1]) // 100)) if hit[2] else int(hit[1])
+    return max(LEAST, -(-known * int(hit[1]) // 100)) if hit[2] else int(hit[1])
 
 
 def named(names: t.Sequence[str]) -> str:

@@ -184,7 +184,7 @@ def make_plan(
     known = {key: prints for objects in record.values() for key, prints in objects.items()}
     live, dying = _without_dying(live)
     created_namespaces = {ref.name: ref in dying for ref in desired if ref.builtin == "Namespace" and ref not in live}
-    ours = {ref: obj for ref, obj in live.items() if not platform or (_owner(obj) in ("", platform) and not is_stranger(obj))}
+    ours = {ref: obj for ref, obj in live.items() if not platform or (_platform_of(obj) in ("", platform) and not is_stranger(obj))}
     leftovers = list(_leftovers(desired, ours, record, scope, owned_types, spared))
     freed = hpa_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
     actions = []
@@ -222,12 +222,12 @@ def _compare(action: Action, current: dict, known: list[str], freed: bool) -> No
     prints = [applied_fingerprint(current), *([applied_fingerprint(current, wanted)] if action.leave_replicas else [])]
     same = known[:1] == [item.fingerprint] and known[1:2] and known[1] in prints
     action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
-    action.newly_taken_over = is_stranger(current) or (not known and not _owner(current))
+    action.newly_taken_over = is_stranger(current) or (not known and not _platform_of(current))
     action.taken_over = action.newly_taken_over or known[2:] == [TAKEN_OVER]
     action.hold_replicas = None if same else replicas_to_hold(current, action.body, freed)
 
 
-def _owner(obj: dict) -> str:
+def _platform_of(obj: dict) -> str:
     """Name of the platform that says the object is its own; '' when none does."""
     return obj["metadata"].get("labels", {}).get(LABEL_PLATFORM, "")
 
@@ -235,7 +235,7 @@ def _owner(obj: dict) -> str:
 def is_stranger(obj: dict) -> bool:
     """Whether only others made this object: it has neither a platform's label nor a field of ours. Where ours was deleted, somebody may
     have made their own under its name."""
-    return not _owner(obj) and not owned_fields(obj)
+    return not _platform_of(obj) and not owned_fields(obj)
 
 
 def refuse_foreign(desired: dict[Ref, Desired], live: dict[Ref, dict], record: Record, platform: str, force: bool) -> None:
@@ -243,7 +243,7 @@ def refuse_foreign(desired: dict[Ref, Desired], live: dict[Ref, dict], record: R
     known = {key for objects in record.values() for key in objects}
     errors = []
     for ref, item in desired.items():
-        owner = _owner(live[ref]) if ref in live else ""
+        owner = _platform_of(live[ref]) if ref in live else ""
         if owner not in ("", platform) and not (force and record_key(ref) in known):
             errors.append(f"{item.where} belongs to platform {owner}; give it another name, or have that platform remove it first")
     if errors:

@@ -8,13 +8,13 @@ import dataclasses
 import re
 import typing as t
 
-from ..objects.health import WAITED, WORKLOADS, condition_is, containers, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
+from ..objects.health import WAITED, WORKLOADS, condition_is, container_statuses, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
 from ..objects.manifest import Ref
 from ..objects.references import needed
 from ..objects.types import ResourceType
 from .plan import CREATE, UNCHANGED, UPDATE, Action, Plan
 
-ROOM = ("ResourceQuota", "LimitRange")  # what pods of a namespace may be, and how many: it concerns all that are in it
+NAMESPACE_LIMITS = ("ResourceQuota", "LimitRange")  # what pods of a namespace may be, and how many: it concerns all that are in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def unready_of(plan: Plan, wanted: t.Collection[Ref]) -> dict[Ref, dict]:
 def _concerned(action: Action, written: t.Collection[Ref]) -> bool:
     """Whether a workload needs something that was written, or is in a namespace that was, or whose limits were."""
     space = action.ref.namespace
-    room = any((ref.builtin in ROOM and ref.namespace == space) or (ref.builtin == "Namespace" and ref.name == space) for ref in written)
+    room = any((ref.builtin in NAMESPACE_LIMITS and ref.namespace == space) or (ref.builtin == "Namespace" and ref.name == space) for ref in written)
     return room or any(need.ref in written for need in needed([action.desired] if action.desired else [], pull_secrets=True))
 
 
@@ -105,12 +105,12 @@ def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
 
 def restarts(pod: dict) -> dict[str, int]:
     """{container: how often it was started again}; the pod itself under '', for trouble that no container has."""
-    return {"": 0, **{each["name"]: each.get("restartCount", 0) for each in containers(pod.get("status", {}))}}
+    return {"": 0, **{each["name"]: each.get("restartCount", 0) for each in container_statuses(pod.get("status", {}))}}
 
 
 def may_start_anew(ref: Ref, live: dict, pod: dict) -> bool:
     """Whether evicting a pod only brings it back: nothing runs in it, its workload makes another, and of the same description."""
-    running = any("running" in (each.get("state") or {}) for each in containers(pod.get("status", {})))
+    running = any("running" in (each.get("state") or {}) for each in container_statuses(pod.get("status", {})))
     return ref.builtin != "Job" and rolls(live) and not running
 
 

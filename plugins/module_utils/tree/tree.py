@@ -25,7 +25,7 @@ from .render import IGNORE, KUSTOMIZATION, MARK, Files, Rendered, is_secret, mar
 STAGE = ".genai-platform-"
 # Kustomize refuses a folder with two of these.
 _OTHER_KUSTOMIZATIONS = ("kustomization.yml", "Kustomization")
-_COMPONENT = re.compile(r"^[a-z][a-z0-9_]*$")
+_COMPONENT_FOLDER = re.compile(r"^[a-z][a-z0-9_]*$")
 PUBLIC, PRIVATE = 0o644, 0o600
 
 
@@ -74,7 +74,7 @@ class Tree:
         if not self.dest.is_dir():
             return []
         entries = [entry for entry in os.scandir(self.dest) if entry.is_dir(follow_symlinks=False)]
-        return sorted(entry.name for entry in entries if _COMPONENT.match(entry.name))
+        return sorted(entry.name for entry in entries if _COMPONENT_FOLDER.match(entry.name))
 
     def _mine(self, folder: str) -> t.Iterator[tuple[str, str]]:
         """Path and text of our files directly in one folder."""
@@ -241,7 +241,7 @@ def _explained(dest: pathlib.Path) -> t.Iterator[None]:
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
-def diff(change: Change) -> dict:
+def file_diff(change: Change) -> dict:
     """One Ansible diff; values of Secrets are hidden, the names of the keys that differ are not."""
     old, new = change.old or "", change.new or ""
     if is_secret(change.path):
@@ -279,4 +279,4 @@ def outcome(tree: Tree, rendered: Rendered, changes: list[Change], with_diff: bo
         "removed": [change.path for change in changes if change.new is None],
         "left_out": rendered.left_out,
     }
-    return {**result, "diff": [diff(change) for change in changes]} if with_diff else result
+    return {**result, "diff": [file_diff(change) for change in changes]} if with_diff else result

@@ -106,7 +106,7 @@ def _stops_pods(hook: dict, spaces: t.Iterable[dict]) -> bool:
         and {"CREATE", "*"} & set(rule.get("operations") or ()) and rule.get("scope") != "Cluster" for rule in hook.get("rules") or []
     )
     told = any((hook.get("objectSelector") or {}).get(field) for field in ("matchLabels", "matchExpressions")) or hook.get("matchConditions")
-    return asked and not told and any(_chosen(hook.get("namespaceSelector") or {}, labels) for labels in spaces)
+    return asked and not told and any(_is_selected(hook.get("namespaceSelector") or {}, labels) for labels in spaces)
 
 
 def _with_pods(judged: Live) -> set[str]:
@@ -114,7 +114,7 @@ def _with_pods(judged: Live) -> set[str]:
     return {ref.namespace for ref, obj in judged.items() if ref.builtin in WORKLOADS and not _none_wanted(ref, obj, judged)}
 
 
-def _chosen(selector: dict, labels: dict) -> bool:
+def _is_selected(selector: dict, labels: dict) -> bool:
     """Whether a label selector (meta/v1) chooses what has these labels. Not where labels are asked for that are not known."""
     keys = {*(selector.get("matchLabels") or {}), *(each["key"] for each in selector.get("matchExpressions") or [])}
     if UNKNOWN.items() <= labels.items() and keys - {NAME_LABEL}:

@@ -81,7 +81,7 @@ def ask(cluster: Cluster, judged: t.Mapping[Ref, dict], slices: Slices, touched:
             break
         if turn + 1 < rounds:
             time.sleep(PAUSE_SECONDS)
-    result = _asked(requests, {end: _judged(told[end], end.service in touched) for end in found})
+    result = _asked_end(requests, {end: _judged(told[end], end.service in touched) for end in found})
     if not annotated:
         result.lines.append(f"no Service says how it is asked, by the annotation {ANNOTATION_REQUEST}")
     result.unseen.extend(f"{ref}: its annotation {ANNOTATION_REQUEST} fits no port of it" for ref in sorted(annotated.keys() - requests.keys()))
@@ -172,7 +172,7 @@ def _judged(reply: Reply | None, touched: bool) -> Reply | None:
     return reply._replace(unseen=False) if reply and touched and unreached else reply
 
 
-def _asked(requests: t.Mapping[Ref, Request], replies: t.Mapping[End, Reply | None]) -> Asked:
+def _asked_end(requests: t.Mapping[Ref, Request], replies: t.Mapping[End, Reply | None]) -> Asked:
     result = Asked([], [], [])
     for ref, request in sorted(requests.items()):
         pods = {end: reply for end, reply in sorted(replies.items(), key=lambda item: item[0]) if end.service == ref}

@@ -32,7 +32,7 @@ SLICES = ResourceType("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices
 HOOKS = tuple(ResourceType("admissionregistration.k8s.io", "v1", kind, f"{kind.lower()}s", False) for kind in WEBHOOKS)
 QUOTAS = ResourceType("", "v1", "ResourceQuota", "resourcequotas", True)
 # What acts on all pods of a namespace, whoever made it.
-ROOM = (
+NAMESPACE_RULES = (
     QUOTAS,
     ResourceType("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True),
     ResourceType("", "v1", "LimitRange", "limitranges", True),
@@ -49,7 +49,7 @@ def verify(
     cluster.types()
     state, journal = ledger.load()
     release = state.deployed["number"]
-    record = _chosen(state, components)
+    record = _record_of(state, components)
     refs = recorded_types(cluster, record)
     live = observe(cluster, ledger.platform, record)
     problems = [_missing(ref, ref not in refs) for ref in _recorded(record) if ref not in live and not _cleans_up(ref)]
@@ -146,7 +146,7 @@ def _of(silence: Silence) -> dict:
 
 
 def _in_the_room(cluster: Cluster, spaces: t.Collection[str]) -> list[tuple[Ref, dict]]:
-    asked = [(rtype, space) for space in sorted(spaces) for rtype in ROOM]
+    asked = [(rtype, space) for space in sorted(spaces) for rtype in NAMESPACE_RULES]
     lists = cluster.each(lambda item: _listed(cluster, *item, metadata=item[0] is not QUOTAS), asked)
     return [(ref_of(rtype, obj), obj) for (rtype, _space), found in zip(asked, lists) for obj in found or ()]
 
@@ -161,7 +161,7 @@ def _listed(cluster: Cluster, rtype: ResourceType, namespace: str, metadata: boo
         raise
 
 
-def _chosen(state: State, components: list[str] | None) -> Record:
+def _record_of(state: State, components: list[str] | None) -> Record:
     unknown = set(components or ()) - set(state.record)
     if unknown:
         raise InvalidInput(f"no such component: {', '.join(sorted(unknown))}; deployed: {', '.join(sorted(state.record))}")
@@ -195,7 +195,7 @@ def _problem(ref: Ref, reason: str, message: str, hint: str) -> dict:
     return {"object": str(ref), "pod": "", "container": "", "reason": reason, "message": message, "event": "", "log": [], "hint": hint}
 
 
-def lines(verdict: dict) -> list[str]:
+def verdict_lines(verdict: dict) -> list[str]:
     """The verdict for people: what is wrong, and what others did, which may be why."""
     head = f"{verdict['verdict']}: {verdict['ready']} of {verdict['checked']} objects ready, release {verdict['release']} on {verdict['server']}"
     found = [head]

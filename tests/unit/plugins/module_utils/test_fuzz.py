@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
-from ansible_collections.genai.platform.plugins.module_utils.engine.preview import change, diff
+from ansible_collections.genai.platform.plugins.module_utils.engine.preview import change, object_diff
 from ansible_collections.genai.platform.plugins.module_utils.objects.masks import masked_pair
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import PlatformError
@@ -333,8 +333,8 @@ def show(plan: Plan, forced: bool) -> None:
     """Everything that is said about a plan."""
     for action in plan.actions:
         action.forced = forced
-        json.dumps([change(action, None), diff(action, None), action.before])
-        assert action.ref.kind != "Secret" or not leaks(action.desired.body if action.desired else {}, diff(action, None)["after"])
+        json.dumps([change(action, None), object_diff(action, None), action.before])
+        assert action.ref.kind != "Secret" or not leaks(action.desired.body if action.desired else {}, object_diff(action, None)["after"])
     assert plan.waves() and plan.summary() or not plan.actions
 
 

@@ -73,10 +73,10 @@ def test_defaults_are_the_documented_ones(path, values):
     assert values == {name: option["default"] for name, option in options.items() if not option.get("required")}
 
 
-@pytest.mark.parametrize("group", _inference.SETTINGS)
+@pytest.mark.parametrize("group", _inference.VARIABLES)
 def test_every_part_of_a_setting_is_an_option(group):
     options = set(OPTIONS[f"inference_app_{group}"]["options"])
-    assert set(_inference.SETTINGS[group]) == options - {"enabled"}
+    assert set(_inference.VARIABLES[group]) == options - {"enabled"}
 
 
 def test_every_option_of_a_model_reaches_its_file():
@@ -120,7 +120,7 @@ def test_urls_of_stores_come_from_secrets_in_every_pod():
 
 @pytest.mark.parametrize(("value", "read"), [(True, "true"), (False, "false"), (1, "1"), (0.5, "0.5"), ([1, 8], "1,8"), ("a", "a")])
 def test_text(value, read):
-    assert _inference.text(value) == read
+    assert _inference.variable_text(value) == read
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

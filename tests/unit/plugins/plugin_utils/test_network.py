@@ -7,7 +7,7 @@ import random
 import netpol
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import ANNOTATION_FINDING
-from ansible_collections.genai.platform.plugins.plugin_utils.network import BUILT_IN, network_policies
+from ansible_collections.genai.platform.plugins.plugin_utils.network import WELL_KNOWN, network_policies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from netpol import End, Matrix
@@ -140,7 +140,7 @@ def test_policies_mean_what_the_matrix_says(drawn, seed):
     chance = random.Random(seed)
     made = network_policies(NAMESPACES, components, flows, "kubernetes")
     assert not any("annotations" in policy["metadata"] for policy in made)
-    matrix = Matrix(NAMESPACES, {**BUILT_IN["kubernetes"], **components}, flows)
+    matrix = Matrix(NAMESPACES, {**WELL_KNOWN["kubernetes"], **components}, flows)
     for _attempt in range(250):
         source, target = chance.choice(ENDS), chance.choice(ENDS)
         protocol, port = chance.choice([("TCP", 80), ("TCP", 8080), ("UDP", 53), ("TCP", 53), ("UDP", 80), ("TCP", 22)])

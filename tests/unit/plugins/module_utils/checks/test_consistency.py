@@ -7,7 +7,7 @@ import copy
 from fractions import Fraction
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import findings, of_pod, refuse_contradictions
+from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import contradictions, of_pod, refuse_contradictions
 from ansible_collections.genai.platform.plugins.module_utils.objects.quantities import quantity, quantity_text
 from ansible_collections.genai.platform.plugins.module_utils.checks.pod_security import violations
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
@@ -70,7 +70,7 @@ def stateful(storage, replicas=3):
 
 
 def said(*objects):
-    return findings(list(prepare({"app": list(objects)}, "genai").values()))
+    return contradictions(list(prepare({"app": list(objects)}, "genai").values()))
 
 
 CPU = container({"cpu": "1"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.checks import permissions as _permissions
 from ansible_collections.genai.platform.plugins.module_utils.checks.permissions import (
-    NOWHERE, Need, covered, lines, missing, of_actions, of_ledger, of_reading, require,
+    NOWHERE, Permission, covered, missing_permissions, of_actions, of_ledger, of_reading, permission_lines, require,
 )  # fmt: skip
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
@@ -55,17 +55,18 @@ def test_an_action_needs_its_verbs_and_those_that_undo_it(verb, wanted):
 
 def test_a_workload_that_is_waited_for_is_watched_with_its_pods():
     found = needs(action(UPDATE, "Deployment", "apps/v1"))
-    written = {Need(verb, "apps", "deployments", "ns", "one") for verb in ("get", "patch")}
+    written = {Permission(verb, "apps", "deployments", "ns", "one") for verb in ("get", "patch")}
     assert found == written | {
-        Need("watch", "apps", "deployments", "ns"), Need("get", "apps", "replicasets", "ns"),
-        Need("list", "", "pods", "ns"), Need("watch", "", "pods", "ns"), Need("get", "", "pods/log", "ns"), Need("list", "", "events", "ns"),
+        Permission("watch", "apps", "deployments", "ns"), Permission("get", "apps", "replicasets", "ns"),
+        Permission("list", "", "pods", "ns"), Permission("watch", "", "pods", "ns"), Permission("get", "", "pods/log", "ns"),
+        Permission("list", "", "events", "ns"),
     }
     assert needs(action(UPDATE, "Deployment", "apps/v1"), waiting=False) == written
     found = needs(action(UPDATE, "StatefulSet", "apps/v1"))
-    assert Need("create", "", "pods/eviction", "ns") in found and verbs(found, "pods") == {"list", "watch"}, "no pod is deleted"
+    assert Permission("create", "", "pods/eviction", "ns") in found and verbs(found, "pods") == {"list", "watch"}, "no pod is deleted"
     spec = {"crd": {"spec": {"names": {"kind": "GenaiOwner"}}}}
     template = action(CREATE, "ConstraintTemplate", "templates.gatekeeper.sh/v1", namespace="", spec=spec)
-    assert Need("watch", "templates.gatekeeper.sh", "constrainttemplates") in needs(template, waiting=False), "a definition is waited for always"
+    assert Permission("watch", "templates.gatekeeper.sh", "constrainttemplates") in needs(template, waiting=False), "a definition is waited for always"
 
 
 NAMESPACED = [("Secret", "v1"), ("PersistentVolumeClaim", "v1"), ("Deployment", "apps/v1"), ("StatefulSet", "apps/v1"), ("Job", "batch/v1")]
@@ -76,13 +77,13 @@ def test_nothing_that_is_in_a_namespace_is_asked_for_in_all():
     kinds = [*NAMESPACED, ("ConfigMap", "v1")]
     found = needs(*(action(verb, *kind) for kind in kinds for verb in (CREATE, UPDATE, DELETE)))
     assert {need.namespace for need in found} == {"ns"}
-    assert Need("list", "", "events", "ns") in needs(action(CREATE, "PersistentVolumeClaim"))
+    assert Permission("list", "", "events", "ns") in needs(action(CREATE, "PersistentVolumeClaim"))
 
 
 def test_a_namespace_is_looked_into_before_it_is_removed_again():
     found = needs(action(CREATE, "Namespace", name="web", namespace=""))
-    assert Need("list", "", "persistentvolumeclaims", "web") in found
-    assert Need("create", "", "namespaces", "web", "web") in found, "whoever may in that namespace may"
+    assert Permission("list", "", "persistentvolumeclaims", "web") in found
+    assert Permission("create", "", "namespaces", "web", "web") in found, "whoever may in that namespace may"
 
 
 def test_the_host_of_a_route_is_a_right_of_its_own():
@@ -107,39 +108,39 @@ GRANTED = [rule("get list", "pods pods/log"), rule("get", "secrets", resourceNam
 
 def test_who_makes_a_role_holds_what_it_grants_or_may_escalate_it():
     found = needs(action(CREATE, "Role", f"{RBAC}/v1", name="reader", rules=GRANTED)) - needs(action(CREATE, "Role", f"{RBAC}/v1", name="reader", rules=[]))
-    unless = Need("escalate", RBAC, "roles", "ns", "reader")
+    unless = Permission("escalate", RBAC, "roles", "ns", "reader")
     assert found == {
-        *(Need(verb, "", resource, "ns", "", unless) for verb in ("get", "list") for resource in ("pods", "pods/log")),
-        *(Need("get", "", "secrets", "ns", name, unless) for name in "ab"), Need("get", "", "/metrics", "", "", unless),
+        *(Permission(verb, "", resource, "ns", "", unless) for verb in ("get", "list") for resource in ("pods", "pods/log")),
+        *(Permission("get", "", "secrets", "ns", name, unless) for name in "ab"), Permission("get", "", "/metrics", "", "", unless),
     }
     assert all(covered(need, GRANTED) for need in found)
     escalate = [rule("escalate", "roles", RBAC, resourceNames=["reader"])]
     assert all(covered(need, escalate) for need in found)
     assert not any(covered(need, [rule("escalate", "roles", RBAC, resourceNames=["other"])]) for need in found)
     # What may be done to some by name is not what may be done to all.
-    assert not covered(Need("get", "", "secrets", "ns"), GRANTED)
+    assert not covered(Permission("get", "", "secrets", "ns"), GRANTED)
 
 
 @pytest.mark.parametrize("kind", ["Role", "ClusterRole"])
 def test_who_binds_to_a_role_holds_what_it_grants_or_may_bind(kind):
     ref = {"apiGroup": RBAC, "kind": kind, "name": "reader"}
     role = Ref(RBAC, kind, "ns" if kind == "Role" else "", "reader")
-    bind = Need("bind", RBAC, f"{kind.lower()}s", "ns", "reader")
+    bind = Permission("bind", RBAC, f"{kind.lower()}s", "ns", "reader")
     binding = action(UPDATE, "RoleBinding", f"{RBAC}/v1", roleRef=ref)
-    written = {Need(verb, RBAC, "rolebindings", "ns", "one") for verb in ("get", "patch")}
-    assert needs(binding, roles={role: [rule("get", "pods")]}) == written | {Need("get", "", "pods", "ns", "", bind)}
+    written = {Permission(verb, RBAC, "rolebindings", "ns", "one") for verb in ("get", "patch")}
+    assert needs(binding, roles={role: [rule("get", "pods")]}) == written | {Permission("get", "", "pods", "ns", "", bind)}
     assert needs(binding) == written | {bind}, "a role that nobody knows"
 
 
 @pytest.mark.parametrize(
     ("need", "found"),
     [
-        (Need("get", "", "pods"), rule("get", "pods")),
-        (Need("get", "", "pods"), rule("*", "*", "*")),
-        (Need("get", "", "pods/log"), rule("get", "*/log")),
-        (Need("get", "", "pods/log"), rule("get", "*")),
-        (Need("get", "", "/metrics/cadvisor"), {"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}),
-        (Need("get", "", "pods", "ns", "one"), rule("get", "pods", resourceNames=["one"])),
+        (Permission("get", "", "pods"), rule("get", "pods")),
+        (Permission("get", "", "pods"), rule("*", "*", "*")),
+        (Permission("get", "", "pods/log"), rule("get", "*/log")),
+        (Permission("get", "", "pods/log"), rule("get", "*")),
+        (Permission("get", "", "/metrics/cadvisor"), {"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}),
+        (Permission("get", "", "pods", "ns", "one"), rule("get", "pods", resourceNames=["one"])),
     ],
 )  # fmt: skip
 def test_covered(need, found):
@@ -149,15 +150,15 @@ def test_covered(need, found):
 @pytest.mark.parametrize(
     ("need", "found"),
     [
-        (Need("get", "", "pods"), rule("list", "pods")),
-        (Need("get", "", "pods"), rule("get", "pods", "apps")),
-        (Need("get", "", "pods"), rule("get", "pods/log")),
-        (Need("get", "", "pods/log"), rule("get", "pods")),
-        (Need("get", "", "pods", "ns", "one"), rule("get", "pods", resourceNames=["two"])),
-        (Need("*", "", "pods"), rule("get", "pods")),
-        (Need("get", "", "/metrics"), {"verbs": ["get"], "nonResourceURLs": ["/healthz"]}),
-        (Need("get", "", "/metrics"), rule("*", "*", "*")),
-        (Need("get", "", "pods"), {"verbs": ["*"], "nonResourceURLs": ["*"]}),
+        (Permission("get", "", "pods"), rule("list", "pods")),
+        (Permission("get", "", "pods"), rule("get", "pods", "apps")),
+        (Permission("get", "", "pods"), rule("get", "pods/log")),
+        (Permission("get", "", "pods/log"), rule("get", "pods")),
+        (Permission("get", "", "pods", "ns", "one"), rule("get", "pods", resourceNames=["two"])),
+        (Permission("*", "", "pods"), rule("get", "pods")),
+        (Permission("get", "", "/metrics"), {"verbs": ["get"], "nonResourceURLs": ["/healthz"]}),
+        (Permission("get", "", "/metrics"), rule("*", "*", "*")),
+        (Permission("get", "", "pods"), {"verbs": ["*"], "nonResourceURLs": ["*"]}),
     ],
 )  # fmt: skip
 def test_not_covered(need, found):
@@ -180,45 +181,45 @@ class Asked(FakeCluster):
 
     def may(self, verb, group, resource, namespace, name):
         self.questions.append((verb, resource, namespace))
-        return covered(Need(verb, group, resource, namespace, name), self.unlisted)
+        return covered(Permission(verb, group, resource, namespace, name), self.unlisted)
 
 
-WANTED = [Need(verb, "", "configmaps", f"ns{number}", f"c{number}") for verb in ("create", "patch") for number in range(12)]
+WANTED = [Permission(verb, "", "configmaps", f"ns{number}", f"c{number}") for verb in ("create", "patch") for number in range(12)]
 
 
 def test_an_admin_costs_one_question():
     cluster = Asked({NOWHERE: ALL})
-    assert missing(cluster, WANTED) == [] and cluster.questions == [NOWHERE]
+    assert missing_permissions(cluster, WANTED) == [] and cluster.questions == [NOWHERE]
 
 
 def test_the_deployer_costs_two():
     cluster = Asked({NOWHERE: [rule("create patch", "configmaps")], "ledger": [rule("create delete get list patch", "secrets"), rule("get", "namespaces")]})
-    assert missing(cluster, [*WANTED, *of_ledger("ledger")]) == [] and cluster.questions == [NOWHERE, "ledger"]
+    assert missing_permissions(cluster, [*WANTED, *of_ledger("ledger")]) == [] and cluster.questions == [NOWHERE, "ledger"]
 
 
 def test_rights_in_one_namespace_are_none_in_another():
     cluster = Asked({f"ns{number}": [rule("create patch", "configmaps")] for number in range(11)})
-    assert missing(cluster, WANTED) == [need for need in WANTED if need.namespace == "ns11"]
+    assert missing_permissions(cluster, WANTED) == [need for need in WANTED if need.namespace == "ns11"]
 
 
 def test_what_is_not_listed_may_be_allowed_all_the_same():
     cluster = Asked({}, [rule("create", "configmaps")])
-    assert missing(cluster, WANTED) == [need for need in WANTED if need.verb == "patch"]
+    assert missing_permissions(cluster, WANTED) == [need for need in WANTED if need.verb == "patch"]
 
 
 def test_many_objects_of_a_namespace_are_one_question():
     cluster = Asked({})
-    assert len(missing(cluster, [Need("patch", "", "configmaps", "ns", f"c{number}") for number in range(300)])) == 300
+    assert len(missing_permissions(cluster, [Permission("patch", "", "configmaps", "ns", f"c{number}") for number in range(300)])) == 300
     assert cluster.questions == [NOWHERE, "ns", ("patch", "configmaps", "ns")]
 
 
 def test_another_permission_instead_is_asked_for_too():
-    need = Need("get", "", "pods", "ns", "", Need("escalate", RBAC, "roles", "ns", "reader"))
-    assert missing(Asked({}, [rule("escalate", "roles", RBAC)]), [need]) == []
+    need = Permission("get", "", "pods", "ns", "", Permission("escalate", RBAC, "roles", "ns", "reader"))
+    assert missing_permissions(Asked({}, [rule("escalate", "roles", RBAC)]), [need]) == []
 
 
 def test_one_error_names_everything():
-    lacking = [*WANTED[:2], Need("list", "", "pods"), Need("bind", RBAC, "clusterroles", "web", "scc")]
+    lacking = [*WANTED[:2], Permission("list", "", "pods"), Permission("bind", RBAC, "clusterroles", "web", "scc")]
     with pytest.raises(NotPermitted) as caught:
         require(Asked({}), lacking)
     said = [
@@ -230,7 +231,7 @@ def test_one_error_names_everything():
 
 
 def test_lines_join_verbs():
-    assert lines([Need("patch", "apps", "deployments", "a", "x"), Need("create", "apps", "deployments", "a", "y")]) == [
+    assert permission_lines([Permission("patch", "apps", "deployments", "a", "x"), Permission("create", "apps", "deployments", "a", "y")]) == [
         "create, patch deployments.apps in namespace a"
     ]
 
@@ -239,7 +240,7 @@ def test_who_may_not_even_ask_is_not_refused(monkeypatch):
     def refuse(_cluster, _needs):
         raise ApiError("no", 403)
 
-    monkeypatch.setattr(_permissions, "missing", refuse)
+    monkeypatch.setattr(_permissions, "missing_permissions", refuse)
     require(Asked({}), WANTED)
 
 
@@ -311,7 +312,7 @@ def test_to_put_drift_back_is_asked_for_before_it_is_done():
 def test_reading_is_listing():
     deployments, namespaces = ResourceType("apps", "v1", "Deployment", "deployments", True), ResourceType("", "v1", "Namespace", "namespaces", False)
     assert of_reading([(deployments, "web"), (deployments, ""), (namespaces, "")]) == {
-        Need("list", "apps", "deployments", "web"), Need("list", "apps", "deployments"), Need("list", "", "namespaces"),
+        Permission("list", "apps", "deployments", "web"), Permission("list", "apps", "deployments"), Permission("list", "", "namespaces"),
     }
 
 
@@ -327,5 +328,5 @@ ADMIN = [
 def test_who_is_admin_of_the_namespaces_may_release_into_them():
     actions = [action(verb, *kind) for kind in NAMESPACED for verb in (CREATE, UPDATE, DELETE)]
     wanted = needs(*actions) | of_ledger("ledger") | of_reading((each.rtype, each.ref.namespace) for each in actions)
-    assert missing(Asked({"ns": ADMIN, "ledger": ADMIN}), wanted) == []
-    assert {need.namespace for need in missing(Asked({"ns": ADMIN}), wanted)} == {"ledger"}
+    assert missing_permissions(Asked({"ns": ADMIN, "ledger": ADMIN}), wanted) == []
+    assert {need.namespace for need in missing_permissions(Asked({"ns": ADMIN}), wanted)} == {"ledger"}

@@ -320,7 +320,7 @@ def test_a_leftover_that_is_going_already_is_not_touched(cluster):
 @pytest.mark.parametrize("workers", [1, 4])
 def test_an_undo_waits_for_many_that_are_still_going(workers, monkeypatch):
     """More of them than there are threads: waiting takes no thread of the pool that it would need itself."""
-    monkeypatch.setattr(_undo, "GONE_SECONDS", 10)
+    monkeypatch.setattr(_undo, "UNDO_SECONDS", 10)
     cluster, many = FakeCluster(workers=workers), [config(f"c{n}", a=str(n)) for n in range(17)]
     deploy(cluster, {"app": [SPACE, *many]})
     hold(cluster, *(Ref.of(one) for one in many))

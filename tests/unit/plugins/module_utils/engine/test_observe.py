@@ -66,7 +66,7 @@ def test_many_without_a_label_are_looked_for_by_a_list_of_names(cluster, many):
 @pytest.mark.parametrize("may_list", [True, False])
 def test_many_namespaces_are_looked_for_by_a_list_of_names(cluster, may_list):
     """Red where each is asked for: a first release of many namespaces is slower than it was."""
-    names = [f"space-{number}" for number in range(_observe.FEW + 3)]
+    names = [f"space-{number}" for number in range(_observe.ONE_BY_ONE + 3)]
     cluster.make(obj("Namespace", names[0], None))
     if not may_list:
         cluster.hidden.add("namespaces")

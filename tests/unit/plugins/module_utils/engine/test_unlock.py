@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine import unlock as _unlock
-from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import lines, unlock
+from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import unlock, unlock_lines
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, Busy, ReleaseFailed
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
 from fake import FakeCluster
@@ -49,7 +49,7 @@ def test_what_is_not_locked_is_unchanged():
     writes = list(cluster.writes)
     result = unlock(releaser(cluster))
     assert (result["changed"], result["interrupted"], result["left"], cluster.writes) == (False, None, [], writes)
-    assert lines(result, False)[0].startswith("not locked")
+    assert unlock_lines(result, False)[0].startswith("not locked")
 
 
 def test_a_look_says_what_would_be_done_and_writes_nothing(locked):
@@ -59,14 +59,14 @@ def test_a_look_says_what_would_be_done_and_writes_nothing(locked):
         "ConfigMap ns/one": "is put back", "ConfigMap ns/new": "is removed", "ConfigMap ns/old": "is put back",
     }
     assert (str(locked.objects), locked.writes) == (objects, writes)
-    assert lines(result, True)[0].startswith("would be unlocked: the run of tester")
+    assert unlock_lines(result, True)[0].startswith("would be unlocked: the run of tester")
 
 
 def test_a_look_says_what_would_stay(locked, monkeypatch):
     refuse(locked, monkeypatch)
     result = unlock(releaser(locked, check=True))
     assert outcomes(result)["ConfigMap ns/one"] == "stays as it is"
-    assert any("denied by an admission webhook" in line for line in lines(result, True))
+    assert any("denied by an admission webhook" in line for line in unlock_lines(result, True))
 
 
 def test_what_can_be_restored_is(locked):

@@ -7,10 +7,10 @@ import json
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import State
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput, NodesFailed, NotPermitted, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import HIDDEN, Fleet, diff, ever_released, released_pools
+from ansible_collections.genai.platform.plugins.module_utils.fleet.fleet import UNSEEN_NODES, Fleet, ever_released, nodes_diff, released_pools
 from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import LABEL_POOL, Pool
 from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import ANNOTATION_PLATFORM
-from ansible_collections.genai.platform.plugins.module_utils.plan.limit import FEW, limit
+from ansible_collections.genai.platform.plugins.module_utils.plan.limit import LEAST, limit
 from nodes import FakeNodes, node
 
 H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
@@ -53,7 +53,7 @@ def test_check_mode_says_the_same_and_writes_nothing():
 def test_the_same_change_of_many_is_said_once():
     (change,) = run(fleet_of(), green())["changes"]
     assert change["nodes"] == ["n0", "n1", "n2", "n3"]
-    said = diff(change)
+    said = nodes_diff(change)
     assert said["before_header"] == "green: 4 nodes, n0, n1, n2, n3" and '"colour": "green"' in said["after"]
 
 
@@ -82,7 +82,7 @@ def test_nodes_in_two_pools_are_all_listed_before_any_write():
 
 @pytest.mark.parametrize(
     ("max_changed", "known", "most"),
-    [("25%", 1000, 250), ("25%", 1001, 251), ("25%", 2, FEW), ("0", 1000, 0), ("7", 3, 7), ("100%", 1000, 1000)],
+    [("25%", 1000, 250), ("25%", 1001, 251), ("25%", 2, LEAST), ("0", 1000, 0), ("7", 3, 7), ("100%", 1000, 1000)],
 )
 def test_limit(max_changed, known, most):
     assert limit(max_changed, known) == most
@@ -334,7 +334,7 @@ def test_nodes_that_cannot_be_listed(status, needless, raised):
         with pytest.raises(ApiError):
             run(cluster, needless=lambda: needless)
     else:
-        assert run(cluster, needless=lambda: needless) == {"changed": False, "lines": [HIDDEN], "requests": {}}
+        assert run(cluster, needless=lambda: needless) == {"changed": False, "lines": [UNSEEN_NODES], "requests": {}}
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import LABEL_POOL, Pool, Taint
-from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import ANNOTATION_PLATFORM, ANNOTATION_TAINTS, MANAGER
-from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import plan_node as plan_for
+from ansible_collections.genai.platform.plugins.module_utils.fleet.node_plan import ANNOTATION_PLATFORM, ANNOTATION_TAINTS, NODE_MANAGER, plan_node as plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodes import node, own, patched
@@ -23,7 +22,7 @@ def plan_node(live, wanted, platform="ours"):
 
 
 def applied(live, wanted, platform="ours"):
-    return patched(live, plan_node(live, wanted, platform).patch, MANAGER)
+    return patched(live, plan_node(live, wanted, platform).patch, NODE_MANAGER)
 
 
 def unmarked(live):
@@ -189,14 +188,14 @@ def test_a_plan_carried_out_leaves_nothing_to_do_and_others_alone(labels, taints
     """Pools come and go, and other hands label in between: whatever belongs to others is never touched."""
     live = node("n", labels, taints)
     for wanted, by_hand in steps:
-        before = {key: value for key, value in live["metadata"]["labels"].items() if MANAGER not in _managers(live, key)}
+        before = {key: value for key, value in live["metadata"]["labels"].items() if NODE_MANAGER not in _managers(live, key)}
         live = applied(live, wanted)
         assert not plan_node(live, wanted).patch
         assert before.items() <= live["metadata"]["labels"].items()
         assert all(item in live["spec"]["taints"] for item in taints)
         live = patched(live, {"metadata": {"labels": by_hand}}, "somebody")
     after = applied(live, None)
-    assert {key: value for key, value in live["metadata"]["labels"].items() if MANAGER not in _managers(live, key)} == after["metadata"]["labels"]
+    assert {key: value for key, value in live["metadata"]["labels"].items() if NODE_MANAGER not in _managers(live, key)} == after["metadata"]["labels"]
     assert after["spec"]["taints"] == taints and after["metadata"]["annotations"] == {}
 
 

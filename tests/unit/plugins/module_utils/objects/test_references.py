@@ -7,7 +7,7 @@ from ansible_collections.genai.platform.plugins.module_utils.engine.ledger impor
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import ANNOTATION_SOURCE, Ref, cycles, prepare
-from ansible_collections.genai.platform.plugins.module_utils.objects.references import RBAC, missing, needed
+from ansible_collections.genai.platform.plugins.module_utils.objects.references import RBAC, missing_references, needed
 from fake import FakeCluster
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,7 +118,7 @@ NOT_NEEDED = [
 def test_needed(what, manifest, path, ref):
     desired = of([manifest])
     assert [(need.path, need.ref) for need in needed(desired.values())] == [(path, ref)]
-    assert [need.ref for need in missing(desired)] == [ref]
+    assert [need.ref for need in missing_references(desired)] == [ref]
 
 
 @pytest.mark.parametrize(("what", "manifest"), NOT_NEEDED, ids=[row[0] for row in NOT_NEEDED])
@@ -128,17 +128,17 @@ def test_not_needed(what, manifest):
 
 def test_what_the_bundle_has_is_not_missing():
     desired = of([volume(secret={"secretName": "x"}), obj("Secret", "x"), obj("ConfigMap", "y", namespace="other")])
-    assert len(needed(desired.values())) == 1 and missing(desired) == []
+    assert len(needed(desired.values())) == 1 and missing_references(desired) == []
 
 
 def test_the_same_name_elsewhere_is_missing():
-    assert len(missing(of([volume(secret={"secretName": "x"}), obj("Secret", "x", namespace="other"), obj("ConfigMap", "x")]))) == 1
+    assert len(missing_references(of([volume(secret={"secretName": "x"}), obj("Secret", "x", namespace="other"), obj("ConfigMap", "x")]))) == 1
 
 
 @pytest.mark.parametrize(("claim", "made"), [("data-db-0", True), ("data-db-12", True), ("data-db-x", False), ("data-db", False), ("log-db-0", False)])
 def test_claims_of_a_statefulset_in_the_bundle(claim, made):
     database = obj("StatefulSet", "db", "apps/v1", spec={"volumeClaimTemplates": [{"metadata": {"name": "data"}}]})
-    assert (missing(of([database, volume(persistentVolumeClaim={"claimName": claim})])) == []) is made
+    assert (missing_references(of([database, volume(persistentVolumeClaim={"claimName": claim})])) == []) is made
 
 
 ODD = st.recursive(
@@ -162,7 +162,7 @@ def test_no_shape_is_too_odd(kind, spec, owners):
         desired = of([manifest])
     except InvalidInput:
         return
-    missing(desired)
+    missing_references(desired)
 
 
 # --- owners -----------------------------------------------------------------------------------------------------------

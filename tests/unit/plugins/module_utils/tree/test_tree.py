@@ -12,7 +12,7 @@ from ansible_collections.genai.platform.plugins.module_utils.errors import Busy,
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
 from ansible_collections.genai.platform.plugins.module_utils.tree import tree as _tree
 from ansible_collections.genai.platform.plugins.module_utils.tree.render import MARK, render
-from ansible_collections.genai.platform.plugins.module_utils.tree.tree import STAGE, Tree, diff, outcome
+from ansible_collections.genai.platform.plugins.module_utils.tree.tree import STAGE, Tree, file_diff, outcome
 
 
 def thing(kind="ConfigMap", name="one", **extra):
@@ -328,7 +328,7 @@ def test_two_at_once(dest):
 # --- people -------------------------------------------------------------------------------------------------------------
 def diffs(dest, what):
     rendered = render(prepare(what, "genai").values(), "genai")
-    return {change.path: diff(change) for change in Tree(str(dest), "genai").update(rendered, None, check=True)}
+    return {change.path: file_diff(change) for change in Tree(str(dest), "genai").update(rendered, None, check=True)}
 
 
 def test_diff_hides_the_values_of_secrets(dest):
