@@ -122,8 +122,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.genai.platform.plugins.module_utils.engine.patience import patience
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING
-from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.input import who
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.signals import stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 

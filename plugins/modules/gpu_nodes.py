@@ -283,8 +283,8 @@ from ansible_collections.genai.platform.plugins.module_utils.fleet.gpu import Po
 from ansible_collections.genai.platform.plugins.module_utils.fleet.guard import ALLOW, KEEP, REFUSE
 from ansible_collections.genai.platform.plugins.module_utils.fleet.platform_lock import PlatformLock
 from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, WORKING
-from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.input import who
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.signals import stop_on_signals
 
 LISTS = ("products", "pci", "instance_types", "resources", "nodes")

@@ -272,8 +272,8 @@ from ansible_collections.genai.platform.plugins.module_utils.engine.patience imp
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.engine.teardown import teardown
 from ansible_collections.genai.platform.plugins.module_utils.module.argspec import CONNECTION, PLATFORM, RECORDING, WORKING
-from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.input import read_bundle, who
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils.module.signals import stop_on_signals
 
 OPTIONS = {

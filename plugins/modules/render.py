@@ -151,11 +151,11 @@ errors:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import refuse_contradictions
-from ansible_collections.genai.platform.plugins.module_utils.plan.limit import refuse_undescribed
 from ansible_collections.genai.platform.plugins.module_utils.module.argspec import PLATFORM
-from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module
 from ansible_collections.genai.platform.plugins.module_utils.module.input import read_bundle
+from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
+from ansible_collections.genai.platform.plugins.module_utils.plan.limit import refuse_undescribed
 from ansible_collections.genai.platform.plugins.module_utils.tree.render import render
 from ansible_collections.genai.platform.plugins.module_utils.tree.tree import Tree, outcome
 

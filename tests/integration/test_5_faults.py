@@ -16,8 +16,8 @@ import cluster
 import forty
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.cluster import api as _cluster
-from ansible_collections.genai.platform.plugins.module_utils.engine.preview import UNCHANGEABLE
 from ansible_collections.genai.platform.plugins.module_utils.errors import Busy, InvalidInput, ReleaseFailed
+from ansible_collections.genai.platform.plugins.module_utils.objects.kinds import UNCHANGEABLE
 from bundles import Platform
 from faults import LEDGER, REFUSAL, C, D, Policy, World, Write
 from live import Snapshot, remove

@@ -13,9 +13,9 @@ import fractions
 import typing as t
 
 from ..errors import InvalidInput
+from ..objects.kinds import COUNTED, PASSING, POD_SPECS, SCALED
 from ..objects.manifest import ANNOTATION_FINDING, Desired, Ref, hpa_targets
 from ..objects.quantities import quantity, quantity_text
-from ..objects.references import POD_SPECS
 from ..objects.shapes import mapping_at, mappings_at, text_at
 from .pod_security import violations
 
@@ -23,7 +23,6 @@ ENFORCE = "pod-security.kubernetes.io/enforce"
 Amounts = t.Dict[str, fractions.Fraction]  # {resource: amount}, such as `requests.cpu` in cores and `requests.memory` in bytes
 # Where a quota counts one of these, the API server refuses every container that does not set it.
 _MUST_SET = {f"{kind}.{resource}" for kind in ("requests", "limits") for resource in ("cpu", "memory")}
-_COUNTED = {"Service": "services", "PersistentVolumeClaim": "persistentvolumeclaims"}
 
 
 def refuse_contradictions(objects: dict[Ref, Desired]) -> None:
@@ -119,11 +118,11 @@ def _shares(item: Desired, minimums: dict[tuple[str, str, str], int], defaults: 
     if key in POD_SPECS:
         count = _count(item, spec, minimums)
         amounts = {**of_pod(mapping_at(item.body, *POD_SPECS[key]), defaults), "pods": fractions.Fraction(1)}
-        yield Share(item, count, amounts, item.ref.kind in ("Job", "CronJob"))
+        yield Share(item, count, amounts, item.ref.kind in PASSING)
         if item.ref.kind == "Deployment" and _needs_surge(spec, count):
             yield Share(item, 1, amounts, True, f"one more pod of Deployment {item.ref.name} while it is updated")
         yield from (Share(item, count, _of_claim(claim), False) for _index, claim in mappings_at(spec, "volumeClaimTemplates"))
-    elif not item.ref.group and item.ref.kind in _COUNTED:
+    elif not item.ref.group and item.ref.kind in COUNTED:
         yield Share(item, 1, _of_claim(item.body) if item.ref.kind == "PersistentVolumeClaim" else {"services": fractions.Fraction(1)}, False)
 
 
@@ -142,7 +141,7 @@ def _needs_surge(spec: dict, count: int) -> bool:
 
 def _count(item: Desired, spec: dict, minimums: dict[tuple[str, str, str], int]) -> int:
     """How many pods have to run at least."""
-    if item.ref.kind in ("Deployment", "StatefulSet", "ReplicaSet"):
+    if item.ref.kind in SCALED:
         return minimums.get((item.ref.namespace, item.ref.kind, item.ref.name), spec.get("replicas", 1))
     return 0 if spec.get("suspend") is True else 1
 
@@ -216,4 +215,4 @@ def normal(name: str) -> str:
     """A quota's resource by its full name: `cpu` is `requests.cpu`."""
     if name in ("cpu", "memory", "ephemeral-storage") or name.startswith("hugepages-"):
         return f"requests.{name}"
-    return {f"count/{counted}": counted for counted in ("pods", *_COUNTED.values())}.get(name, name)
+    return {f"count/{counted}": counted for counted in ("pods", *COUNTED.values())}.get(name, name)

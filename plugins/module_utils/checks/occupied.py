@@ -8,26 +8,15 @@ import typing as t
 
 from ..cluster.api import Cluster
 from ..errors import ApiError
+from ..objects.kinds import DERIVED_GROUPS, DERIVED_KINDS, MADE_BY_CLUSTER, MUST_SEE
 from ..objects.manifest import LABEL_PLATFORM, Ref
-from ..objects.references import MADE_BY_CLUSTER
 from ..objects.types import CLAIMS, ResourceType, ref_of
 from .permissions import Permission, covered
 
 NAMED_STRANGERS = 3
-# What a cluster derives, or shows in every namespace by itself: (group, kind), and whole groups.
-DERIVED_KINDS = {
-    ("", "Event"), ("events.k8s.io", "Event"), ("", "Endpoints"), ("discovery.k8s.io", "EndpointSlice"), ("coordination.k8s.io", "Lease"),
-    ("apps", "ControllerRevision"),
-}
-DERIVED_GROUPS = (
-    "metrics.k8s.io", "custom.metrics.k8s.io", "external.metrics.k8s.io", "authorization.k8s.io",
-    "packages.operators.coreos.com",  # the catalogue of OpenShift's operators, which every namespace lists
-)
 COPIED = "olm.copiedFrom"  # labels what that catalogue copies into every namespace
 # Annotate the token, or the pull secret, of a ServiceAccount, which goes with it.
 TOKEN_OF = ("kubernetes.io/service-account.name", "openshift.io/internal-registry-auth-token.service-account")
-# What an identity that may not look has to be able to rule out; of other kinds it is believed that there is nothing.
-MUST_SEE = ("Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod")
 
 
 def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[Ref] = (), claims: bool = True) -> str:

@@ -13,11 +13,9 @@ import itertools
 import typing as t
 
 from ..cluster.api import Cluster
-from ..engine.apply import DEFINITIONS
 from ..errors import ApiError, NotPermitted
-from ..objects.health import WAITED, WORKLOADS
+from ..objects.kinds import DEFINITIONS, RBAC, ROLES, WAITED, WORKLOADS
 from ..objects.manifest import Ref
-from ..objects.references import RBAC
 from ..objects.types import ResourceType, group_kind
 from ..plan.plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan
 from ..plan.verdict import scope
@@ -26,7 +24,6 @@ from ..plan.verdict import scope
 VERBS = {CREATE: ("create", "delete", "get", "patch"), UPDATE: ("get", "patch"), DELETE: ("create", "delete", "get", "patch"), ORPHAN: ("get", "patch")}
 LEDGER_VERBS = ("create", "delete", "get", "list", "patch")
 NOWHERE = "-"  # no namespace can have this name: what holds in it holds in all
-ROLES = {"Role": "roles", "ClusterRole": "clusterroles"}
 FIX = (
     "Have a cluster admin run bootstrap_rbac.yml, which grants what the roles of this collection need (deployer_rules adds to it)."
     " For what is in a namespace, a RoleBinding there is enough"

@@ -9,6 +9,7 @@ import re
 from ..errors import ApiError
 from ..objects.fields import before_image, changed_paths
 from ..objects.hints import WEBHOOK_HINT
+from ..objects.kinds import ANEW, CHANGEABLE
 from ..objects.manifest import Ref
 from ..objects.masks import without_secrets
 from ..plan.plan import Action
@@ -26,7 +27,7 @@ def explain(exc: ApiError, action: Action) -> ApiError:
         text = f"another manager owns fields that differ: {who}. To take them over: -e common_force_conflicts=true (force_conflicts of the module)"
     fixed = _unchangeable(exc.message, causes, action)
     if fixed:
-        text = f"{', '.join(fixed)} cannot be changed once the object is there. Hint: {_ANEW.get(action.ref.kind, _ANEW[''])}"
+        text = f"{', '.join(fixed)} cannot be changed once the object is there. Hint: {ANEW.get(action.ref.kind, _ANOTHER_NAME)}"
     if "failed calling webhook" in text:
         text = f"{text}. Hint: {WEBHOOK_HINT}"
     return ApiError(f"{subject}: {text}", exc.status, exc.body, object=str(action.ref), **exc.facts_without_status())
@@ -38,14 +39,7 @@ def unanswered(exc: ApiError) -> Ref | None:
     return Ref("", "Service", found[2], found[1]) if found else None
 
 
-# What to do about a field that cannot be changed, by kind. The API server says only that it cannot, with the whole of the field in Go's words.
-_ANEW = {
-    "Job": "give the Job another name, with a version in it, or delete it first, and run again",
-    "StatefulSet": "delete the StatefulSet with --cascade=orphan, which leaves its pods and claims, and run again; a claim is made larger by itself",
-    "": "give the object another name, or delete it first, and run again",
-}
-# The only fields of a StatefulSet that may change (kubernetes.io, StatefulSets); its refusal lists these and not what was changed.
-_OF_A_SET = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds")
+_ANOTHER_NAME = "give the object another name, or delete it first, and run again"
 
 
 def _unchangeable(message: str, causes: list[dict], action: Action) -> list[str]:
@@ -54,5 +48,5 @@ def _unchangeable(message: str, causes: list[dict], action: Action) -> list[str]
     if "updates to statefulset spec" in message and action.live:
         paths = changed_paths(before_image(action.live).get("spec", {}), action.body.get("spec", {}))
         names = {re.split(r"[.\[]", path)[0] for path in paths}
-        found += [f"spec.{name}" for name in sorted(names) if name not in _OF_A_SET]
+        found += [f"spec.{name}" for name in sorted(names) if name not in CHANGEABLE["StatefulSet"]]
     return [name for name in dict.fromkeys(found) if name]

@@ -11,13 +11,12 @@ from ..checks.refusals import explain, unanswered
 from ..cluster.api import Cluster
 from ..errors import ApiError, TimedOut, Unreachable
 from ..objects.fields import removals, spec_of
-from ..objects.manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
+from ..objects.kinds import DEFINITIONS, WEBHOOKS
+from ..objects.manifest import LABEL_COMPONENT, LABEL_PLATFORM, Ref
 from ..objects.types import ResourceType
 from ..plan.plan import ORPHAN, Action, Plan, is_policy
 from .wait import Waiter
 
-# What brings a kind of its own.
-DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
 # An API server looks for changed policies every second, and compiles them; of webhooks it hears a moment after they were written.
 POLICY_SECONDS = 2.5
 # How long a webhook whose workloads are ready may still not answer.

@@ -17,8 +17,8 @@ import typing as t
 
 from ..cluster.api import OUTAGE_SECONDS, Cluster
 from ..errors import ApiError, Busy, LockLost, PlatformError
-from .ledger import ANNOTATION_HOLDER, ANNOTATION_RENEWED, Ledger
 from ..objects.types import SECRETS
+from .ledger import ANNOTATION_HOLDER, ANNOTATION_RENEWED, Ledger
 
 RENEW_SECONDS = 10.0
 GIVE_UP_SECONDS = OUTAGE_SECONDS  # without a renewal for so long we do not write: before anybody may take over

@@ -17,12 +17,6 @@ from ..plan.plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan,
 OUR_LABELS = (LABEL_PLATFORM, LABEL_COMPONENT)
 
 
-# Kinds with fields that cannot be changed: a run asks about them before its first write, as a preview asks about everything.
-UNCHANGEABLE = frozenset((
-    "Job", "StatefulSet", "PersistentVolumeClaim", "RoleBinding", "ClusterRoleBinding", "StorageClass", "PriorityClass", "CustomResourceDefinition",
-))
-
-
 def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] | None = None) -> dict[Action, dict]:
     """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these.
 

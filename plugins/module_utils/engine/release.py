@@ -15,13 +15,14 @@ from ..checks.permissions import permit
 from ..checks.refusals import unanswered
 from ..cluster.api import Cluster
 from ..errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
-from ..objects.health import WORKLOADS, not_ready
+from ..objects.health import not_ready
+from ..objects.kinds import PROTECTED, UNCHANGEABLE, WORKLOADS
 from ..objects.manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ..objects.references import missing_references
 from ..objects.types import PODS, ResourceType, group_kind
 from ..plan.limit import refuse_too_many_deletions, refuse_undescribed
 from ..plan.plan import (
-    CREATE, DELETE, KEEP, PROTECTED, UNCHANGED, UPDATE, Action, Plan, make_plan, note_replacements, refuse_foreign, refuse_irreversible, resolve, serves,
+    CREATE, DELETE, KEEP, UNCHANGED, UPDATE, Action, Plan, make_plan, note_replacements, refuse_foreign, refuse_irreversible, resolve, serves,
 )
 from ..plan.record import TAKEN_OVER, merged_record, ref_from_key
 from ..plan.verdict import Before, before, scope, unready_of
@@ -31,7 +32,7 @@ from .ledger import DEPLOYED, FAILED, Ledger, State, busy
 from .lock import Lock, alive
 from .observe import observe, recorded_types
 from .patience import Patience, patience
-from .preview import UNCHANGEABLE, change, dry_run, object_diff, summary_lines
+from .preview import change, dry_run, object_diff, summary_lines
 from .undo import Entry, Restored, entries, restore
 from .wait import Waiter
 

@@ -9,9 +9,10 @@ import re
 from ..checks.occupied import foreign_resources, occupied
 from ..cluster.api import Cluster
 from ..errors import TimedOut
+from ..objects.kinds import DATA
 from ..objects.manifest import LABEL_PLATFORM, Ref
 from ..objects.types import CLAIMS, ResourceType, ref_of
-from ..plan.plan import DATA, is_stranger
+from ..plan.plan import is_stranger
 from ..plan.record import TAKEN_OVER, ref_from_key
 from .ledger import State
 from .observe import observe, recorded_types

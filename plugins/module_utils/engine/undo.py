@@ -12,10 +12,11 @@ from ..checks.occupied import foreign_resources, occupied
 from ..cluster.api import Cluster
 from ..errors import ApiError, LockLost, PlatformError
 from ..objects.fields import entries_of_others, identity, images_of_others, is_scaled, other_managers, own_entry, owned_fields, owners_again
-from ..objects.health import WORKLOADS, not_ready
+from ..objects.health import not_ready
+from ..objects.kinds import NEVER_REPLACED
 from ..objects.manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, Ref
 from ..objects.types import ResourceType
-from ..plan.plan import CREATE, DELETE, ORPHAN, PROTECTED, UPDATE, Action, Plan
+from ..plan.plan import CREATE, DELETE, ORPHAN, UPDATE, Action, Plan
 from .apply import Check, delete_and_wait, let_go, until_in_force, wait_until_gone
 
 UNDO_SECONDS = 120.0  # how long an undo waits for what is being deleted
@@ -115,11 +116,6 @@ def restore(cluster: Cluster, journal: list[Entry], platform: str, check: Check 
             until_in_force(entry.ref for entry in batch)
     _wait_until_gone(cluster, journal, report)
     return report
-
-
-# What an undo may delete and make anew when the server takes no change back, such as a ConfigMap that was made immutable: nothing
-# that has pods, data or other objects in it.
-NEVER_REPLACED = (*PROTECTED, *WORKLOADS, "Pod")
 
 
 @dataclasses.dataclass

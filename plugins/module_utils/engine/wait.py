@@ -10,7 +10,8 @@ import typing as t
 from ..cluster.api import Cluster
 from ..cluster.watch import Watch, Watches
 from ..errors import ApiError, Hopeless, PlatformError, TimedOut
-from ..objects.health import READY, WORKLOADS, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
+from ..objects.health import READY, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
+from ..objects.kinds import WORKLOADS
 from ..objects.manifest import LABEL_PLATFORM, Ref
 from ..objects.types import CLASSES, PODS, REPLICASETS, ResourceType, ref_of
 from ..plan.verdict import Before, may_start_anew, restarts

@@ -13,9 +13,9 @@ from ..engine.ledger import Ledger
 from ..errors import ApiError
 from ..objects.fields import ABSENT, PEOPLE, Path
 from ..objects.manifest import Ref
+from ..objects.types import NODES
 from ..plan.drift import CHANGED, REMOVED, Finding, written_by
 from .fleet import COMPONENT, Fleet, pools_in, released_pools
-from ..objects.types import NODES
 from .gpu import Pool, Taint, pools_of
 from .guard import KEEP
 from .node_plan import NODE_MANAGER, platform_of, recorded_taints

@@ -16,9 +16,9 @@ import uuid
 from ..checks.permissions import Permission, of_ledger
 from ..cluster.api import Cluster
 from ..engine.ledger import Ledger
-from ..objects.types import NAMESPACES
 from ..engine.lock import Lock, alive
 from ..errors import Busy, LockLost, PlatformError
+from ..objects.types import NAMESPACES
 
 
 class PlatformLock:

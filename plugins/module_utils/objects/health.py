@@ -9,6 +9,7 @@ import re
 import typing as t
 
 from .hints import creation_hint, scheduling_hint
+from .kinds import READY_GROUPS, READY_RULES
 
 READY = ""  # an object's verdict is the reason it is not ready yet; no reason, no wait
 
@@ -63,8 +64,9 @@ def not_ready(obj: dict) -> str:
     """Why `obj` is not ready, in a few words; READY when it is, and for kinds that are ready once they exist."""
     if obj.get("metadata", {}).get("deletionTimestamp") and not ended(obj):
         return "being deleted"
-    rule = _RULES.get(obj.get("kind", "")) if obj.get("apiVersion", "v1").partition("/")[0] in _GROUPS else None
-    return rule(obj) if rule else READY
+    # Others have kinds of the same names (the Job of a batch system). What a list answers has no apiVersion.
+    rule = READY_RULES.get(obj.get("kind", "")) if obj.get("apiVersion", "v1").partition("/")[0] in READY_GROUPS else None
+    return _RULES[rule](obj) if rule else READY
 
 
 def ended(obj: dict) -> bool:
@@ -265,18 +267,14 @@ def condition_is(obj: dict, name: str) -> bool:
 
 
 _RULES: dict[str, t.Callable[[dict], str]] = {
-    "Deployment": _deployment,
-    "StatefulSet": _statefulset,
-    "DaemonSet": _daemonset,
-    "Job": _job,
-    "PersistentVolumeClaim": _claim,
-    "CustomResourceDefinition": _crd,
-    "ConstraintTemplate": lambda obj: READY if obj.get("status", {}).get("created") else "not taken up by Gatekeeper",
+    "deployment": _deployment,
+    "statefulset": _statefulset,
+    "daemonset": _daemonset,
+    "job": _job,
+    "bound": _claim,
+    "established": _crd,
+    "taken up": lambda obj: READY if obj.get("status", {}).get("created") else "not taken up by Gatekeeper",
 }
-# Others have kinds of the same names (the Job of a batch system). What a list answers has no apiVersion.
-_GROUPS = ("v1", "apps", "batch", "apiextensions.k8s.io", "templates.gatekeeper.sh")
-WORKLOADS = frozenset(("Deployment", "StatefulSet", "DaemonSet", "Job"))
-WAITED = WORKLOADS | {"PersistentVolumeClaim"}
 
 
 def owner_of(pod: dict) -> tuple[str, str]:

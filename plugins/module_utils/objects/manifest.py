@@ -15,6 +15,7 @@ import typing as t
 
 from ..errors import InvalidInput
 from .fields import fingerprint, spec_of
+from .kinds import RBAC, SETTINGS, WITH_PODS, is_builtin, wave_of
 from .request import ANNOTATION_REQUEST, request_of
 
 LABEL_PLATFORM = "genai.platform/platform"
@@ -30,7 +31,6 @@ ANNOTATION_FINDING = "genai.platform/finding"
 MAX_OBJECT_BYTES = 1_500_000
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?\Z", re.IGNORECASE)
-_RBAC = "rbac.authorization.k8s.io"
 _SEGMENT = re.compile(r"^(?!\.{1,2}\Z)[^/%]+\Z")  # all that the API server asks of a name in RBAC
 # Texts, or maps and lists of them, at any depth of a workload: where YAML makes something else of `yes` and 22:30, it is not what was meant.
 _TEXTS = ("labels", "annotations", "matchLabels", "nodeSelector", "command", "args", "value")
@@ -38,33 +38,6 @@ _COUNTS = ("replicas", "minReplicas", "maxReplicas", "minReadySeconds", "revisio
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
 _COMPONENT = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")
-
-WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
-_WORKLOADS = 3
-WAVES: dict[str, int] = {
-    **dict.fromkeys(("CustomResourceDefinition", "Namespace", "PriorityClass", "StorageClass"), 0),
-    **dict.fromkeys(
-        (
-            "ServiceAccount", "Role", "ClusterRole", "ConfigMap", "Secret",
-            "PersistentVolume", "PersistentVolumeClaim", "ResourceQuota", "LimitRange", "NetworkPolicy",
-            "PodDisruptionBudget", "SecurityContextConstraints",
-            # Before the workloads: what a rule forbids shall fail the release that brings both.
-            "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ConstraintTemplate",
-        ),
-        1,
-    ),
-    # Who may not do everything can bind only to a role that is there: what it grants is looked up.
-    **dict.fromkeys(("RoleBinding", "ClusterRoleBinding", "Service"), 2),
-    **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"), _WORKLOADS),
-    # After who serves them, and before what they judge and complete.
-    **dict.fromkeys(WEBHOOKS, _WORKLOADS + 1),
-}
-LAST_WAVE = 5  # HorizontalPodAutoscaler, Ingress, Route and every custom resource
-
-
-def is_builtin(group: str, kind: str) -> bool:
-    """Whether a kind is Kubernetes' own, by its API group: those of others have a domain of theirs. Or Gatekeeper's that brings others."""
-    return "." not in group or group.endswith(".k8s.io") or (group, kind) == ("templates.gatekeeper.sh", "ConstraintTemplate")
 
 
 def own_kind(body: dict) -> str:
@@ -198,7 +171,7 @@ def _malformed(manifest: t.Any) -> str:
         return f"{manifest['kind']} without metadata.name; give it a name"
     for field in ("name", "namespace"):
         value = meta.get(field)
-        free = field == "name" and (manifest["apiVersion"].startswith(f"{_RBAC}/") or own_kind(manifest) == "IPAddress")
+        free = field == "name" and (manifest["apiVersion"].startswith(f"{RBAC}/") or own_kind(manifest) == "IPAddress")
         if value is not None and not (isinstance(value, str) and (_SEGMENT.match(value) if free else _NAME.match(value) and len(value) <= 253)):
             return f"{manifest['kind']}: metadata.{field} {value!r} is not a valid Kubernetes name"
     hide = manifest["kind"] == "Secret"  # of whatever API group
@@ -254,11 +227,11 @@ def _called(value: t.Any) -> str:
 def _unquoted(body: dict) -> list[str]:
     """Names what YAML has read as a number or a truth value where the API server takes text only."""
     kind = own_kind(body)
-    if kind in ("ConfigMap", "Secret"):
+    if kind in SETTINGS:
         return [text for field in ("data", "stringData") for text in _no_texts(body.get(field), field, hide=kind == "Secret")]
     if kind == "Service":
         return list(_no_texts(spec_of(body).get("selector"), "spec.selector"))
-    return list(_unquoted_in(body.get("spec"), "spec")) if WAVES.get(kind) == _WORKLOADS else []
+    return list(_unquoted_in(body.get("spec"), "spec")) if kind in WITH_PODS else []
 
 
 def _unquoted_in(value: t.Any, path: str) -> t.Iterator[str]:
@@ -341,7 +314,7 @@ def _wave(body: dict) -> int:
     annotated = body["metadata"].get("annotations", {}).get(ANNOTATION_WAVE)
     if annotated is not None and re.fullmatch(r"-?\d{1,3}", annotated):
         return int(annotated)
-    return WAVES.get(body["kind"], LAST_WAVE)
+    return wave_of(body["kind"])
 
 
 def _implausible(body: dict) -> list[str]:

@@ -11,24 +11,11 @@ from __future__ import annotations
 import re
 import typing as t
 
+from .kinds import MADE_BY_CLUSTER, POD_SPECS, RBAC, SCHEDULING
 from .manifest import Desired, Ref
 from .shapes import mapping_at, mappings_at, text_at
 
-RBAC, SCHEDULING = "rbac.authorization.k8s.io", "scheduling.k8s.io"
 Found = t.Iterator[t.Tuple[str, Ref]]  # (path of the field, what it names)
-# Where a kind keeps its pod's specification, by (group, kind).
-POD_SPECS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "Pod"): ("spec",),
-    **dict.fromkeys([("apps", kind) for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")], ("spec", "template", "spec")),
-    ("batch", "Job"): ("spec", "template", "spec"),
-    ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template", "spec"),
-}
-# Made by the cluster itself: in every namespace, and once.
-MADE_BY_CLUSTER = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
-MADE_BY_CLUSTER |= {("ServiceAccount", "builder"), ("ServiceAccount", "deployer"), ("ConfigMap", "openshift-service-ca.crt")}  # on OpenShift
-MADE_BY_CLUSTER |= {("RoleBinding", f"system:{name}") for name in ("deployers", "image-builders", "image-pullers")}  # there, too
-MADE_BY_CLUSTER |= {("ConfigMap", "istio-ca-root-cert")}  # by Istio
-MADE_BY_CLUSTER |= {("PriorityClass", f"system-{scope}-critical") for scope in ("node", "cluster")}
 
 
 class Reference(t.NamedTuple):

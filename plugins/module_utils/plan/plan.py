@@ -12,22 +12,19 @@ from ..errors import InvalidInput
 from ..objects.fields import (
     Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
 )
-from ..objects.health import WORKLOADS
-from ..objects.manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind, selects
+from ..objects.kinds import CONSTRAINTS, DATA, FINISHING, POLICIES, PROTECTED, SETTINGS, WORKLOADS, wave_of
+from ..objects.manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, Desired, Ref, hpa_targets, own_kind, selects
 from ..objects.types import ResourceType
 from .record import TAKEN_OVER, Record, record_key, ref_from_key
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
 ORPHAN = "orphan"  # what was there before us stays when the platform goes, without our labels
 WRITES = (CREATE, UPDATE, DELETE, ORPHAN)
-DATA = ("PersistentVolumeClaim", "PersistentVolume")
-# What holds data, or takes everything inside it along: removed only when told to.
-PROTECTED = (*DATA, "Namespace", "CustomResourceDefinition")
 
 
 def is_policy(ref: Ref) -> bool:
     """Whether other objects may be refused because of this one: a rule of the API server's, or of Gatekeeper's."""
-    return ref.kind.startswith("ValidatingAdmissionPolicy") or ref.group == "constraints.gatekeeper.sh"
+    return ref.kind in POLICIES or ref.group == CONSTRAINTS
 
 
 @dataclasses.dataclass(eq=False)
@@ -160,7 +157,7 @@ def _types_to_come(bodies: t.Iterable[dict]) -> t.Iterator[tuple[tuple[str, str]
                 yield (rtype.api_version, rtype.kind), rtype
         elif kind == "ConstraintTemplate":  # Gatekeeper makes a definition of it
             kind = body["spec"]["crd"]["spec"]["names"]["kind"]
-            rtype = ResourceType("constraints.gatekeeper.sh", "v1beta1", kind, kind.lower(), False)
+            rtype = ResourceType(CONSTRAINTS, "v1beta1", kind, kind.lower(), False)
             yield (rtype.api_version, rtype.kind), rtype
 
 
@@ -265,7 +262,7 @@ def refuse_irreversible(plan: Plan) -> None:
 def note_replacements(plan: Plan) -> None:
     """On a way back: what the server takes no change of is deleted and made anew."""
     for action in plan.actions:
-        if action.verb == UPDATE and action.ref.builtin in ("ConfigMap", "Secret") and action.live and action.live.get("immutable"):
+        if action.verb == UPDATE and action.ref.builtin in SETTINGS and action.live and action.live.get("immutable"):
             fields = ("data", "binaryData", "immutable")
             body = action.desired.body if action.desired else {}
             action.replace = any((action.live.get(name) or None) != (body.get(name) or None) for name in fields)
@@ -301,7 +298,7 @@ def _note_new_schemas(actions: list[Action]) -> None:
 
 def _done(item: Desired, known: list[str] | None) -> bool:
     """Whether an object is missing because it did its work: a Job that cleans up after itself."""
-    cleans_up = item.ref.builtin == "Job" and "ttlSecondsAfterFinished" in spec_of(item.body)
+    cleans_up = item.ref.builtin in FINISHING and "ttlSecondsAfterFinished" in spec_of(item.body)
     return cleans_up and known is not None and known[0] == item.fingerprint
 
 
@@ -321,7 +318,7 @@ def _leftovers(
             taken_over = record[component][key][2:] == [TAKEN_OVER]
             verb = KEEP if spared(ref) else ORPHAN if taken_over else DELETE
             rtype = owned_types[ref.group, ref.kind]
-            yield Action(verb, ref, component, rtype, WAVES.get(ref.kind, LAST_WAVE), live=live[ref], taken_over=taken_over)
+            yield Action(verb, ref, component, rtype, wave_of(ref.kind), live=live[ref], taken_over=taken_over)
 
 
 def serves(action: Action, service: Action) -> bool:

@@ -8,13 +8,12 @@ import dataclasses
 import re
 import typing as t
 
-from ..objects.health import WAITED, WORKLOADS, condition_is, container_statuses, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
+from ..objects.health import condition_is, container_statuses, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
+from ..objects.kinds import FINISHING, NAMESPACE_LIMITS, WAITED, WORKLOADS
 from ..objects.manifest import Ref
 from ..objects.references import needed
 from ..objects.types import ResourceType
 from .plan import CREATE, UNCHANGED, UPDATE, Action, Plan
-
-NAMESPACE_LIMITS = ("ResourceQuota", "LimitRange")  # what pods of a namespace may be, and how many: it concerns all that are in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ def scope(plan: Plan) -> Scope:
     waited = [action for action in plan.actions if action.desired and action.ref.builtin in WAITED]
     written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
     unready = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
-    hoped = {action.ref: action.rtype for action in unready if action.ref.builtin != "Job" and _concerned(action, written)}
+    hoped = {action.ref: action.rtype for action in unready if action.ref.builtin not in FINISHING and _concerned(action, written)}
     wanted = {action.ref: action.rtype for action in waited if action.ref in written}
     return Scope({**wanted, **hoped}, frozenset(hoped), {action.ref: action.rtype for action in unready if action.ref not in hoped})
 
@@ -111,7 +110,7 @@ def restarts(pod: dict) -> dict[str, int]:
 def may_start_anew(ref: Ref, live: dict, pod: dict) -> bool:
     """Whether evicting a pod only brings it back: nothing runs in it, its workload makes another, and of the same description."""
     running = any("running" in (each.get("state") or {}) for each in container_statuses(pod.get("status", {})))
-    return ref.builtin != "Job" and rolls(live) and not running
+    return ref.builtin not in FINISHING and rolls(live) and not running
 
 
 def _in_trouble(pod: dict) -> bool:

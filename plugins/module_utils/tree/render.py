@@ -15,17 +15,13 @@ import typing as t
 import urllib.parse
 
 from ..errors import InvalidInput
+from ..objects.kinds import PLAIN_GROUPS
 from ..objects.manifest import Desired, Ref
 
 KUSTOMIZATION, IGNORE = "kustomization.yaml", ".gitignore"
 MARK = "# Rendered by genai.platform"
 LONGEST_NAME = 200  # of a file; systems take 255 bytes
 
-# Groups whose kinds stand for themselves in a file's name; no kind is in two of them.
-_PLAIN_GROUPS = {
-    "", "admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "apps", "autoscaling", "batch",
-    "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "route.openshift.io", "scheduling.k8s.io", "storage.k8s.io",
-}
 # What kustomize takes for its own in an object: it drops the annotation or the whole object.
 _KUSTOMIZE_ANNOTATION = re.compile(r"^((internal\.|alpha\.|kustomize\.)?config\.kubernetes\.io|(kustomize\.)?config\.k8s\.io)/")
 _UNFIT_TEXT = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -102,7 +98,7 @@ def file_name(ref: Ref) -> str:
     No two objects share one: a name has no `_`, and all else than small letters, digits, `.` and `-` is escaped, so that
     a file system that does not tell large letters from small ones will do.
     """
-    kind = ref.kind.lower() if ref.group in _PLAIN_GROUPS else f"{ref.kind.lower()}.{ref.group}"
+    kind = ref.kind.lower() if ref.group in PLAIN_GROUPS else f"{ref.kind.lower()}.{ref.group}"
     name = "_".join(_escaped(part) for part in (kind, ref.namespace, ref.name) if part)
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME - 17]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"

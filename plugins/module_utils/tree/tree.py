@@ -18,8 +18,8 @@ import stat
 import tempfile
 import typing as t
 
-from ..objects.masks import HIDDEN, masked_pair
 from ..errors import Busy, InvalidInput
+from ..objects.masks import HIDDEN, masked_pair
 from .render import IGNORE, KUSTOMIZATION, MARK, Files, Rendered, is_secret, mark, to_yaml, top
 
 STAGE = ".genai-platform-"

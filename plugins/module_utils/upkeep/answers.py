@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 from ..objects.fields import applied_fingerprint, entries_of_others, is_scaled, own_entry, owned_fields, spec_of
-from ..objects.health import WORKLOADS
+from ..objects.kinds import SETTINGS, WORKLOADS
 from ..objects.manifest import LABEL_PLATFORM, Ref, hpa_targets, selects
 from ..objects.quantities import quantity
 from ..plan.record import TAKEN_OVER, Record, ref_from_key
@@ -17,7 +17,6 @@ from ..plan.record import TAKEN_OVER, Record, ref_from_key
 SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Service
 DRIFT_HINT = "ansible-playbook drift.yml shows what was changed by hand, and -e fix=true puts it back"
 BESIDE_HINT = "why they are not ready stands beside this, as far as it is known"
-SETTINGS = ("ConfigMap", "Secret")
 UNKNOWN = {"": "only the name is known"}
 NAME_LABEL = "kubernetes.io/metadata.name"  # on every Namespace
 FOR_PODS = ("pods", "count/pods", "cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")

@@ -16,7 +16,8 @@ from ..fleet.fleet import COMPONENT
 from ..fleet.node_drift import UNSEEN, node_findings
 from ..objects.fields import spec_of
 from ..objects.health import not_ready
-from ..objects.manifest import WEBHOOKS, Ref
+from ..objects.kinds import FINISHING, WEBHOOKS
+from ..objects.manifest import Ref
 from ..objects.types import ResourceType, ref_of
 from ..plan.drift import Finding
 from ..plan.record import Record, ref_from_key
@@ -173,7 +174,7 @@ def _recorded(record: Record) -> list[Ref]:
 
 
 def _cleans_up(ref: Ref) -> bool:
-    return ref.builtin == "Job"  # one with ttlSecondsAfterFinished is gone once it is done
+    return ref.builtin in FINISHING  # one with ttlSecondsAfterFinished is gone once it is done
 
 
 def _missing(ref: Ref, type_gone: bool) -> dict:

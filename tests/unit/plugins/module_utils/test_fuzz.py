@@ -13,11 +13,11 @@ import typing as t
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils.engine.preview import change, object_diff
-from ansible_collections.genai.platform.plugins.module_utils.objects.masks import masked_pair
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import PlatformError
 from ansible_collections.genai.platform.plugins.module_utils.objects import fields
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref, prepare
+from ansible_collections.genai.platform.plugins.module_utils.objects.masks import masked_pair
 from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType, group_kind
 from ansible_collections.genai.platform.plugins.module_utils.plan.drift import findings
 from ansible_collections.genai.platform.plugins.module_utils.plan.plan import CREATE, UNCHANGED, Plan, make_plan, resolve

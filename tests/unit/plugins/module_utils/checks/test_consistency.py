@@ -8,12 +8,12 @@ from fractions import Fraction
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.checks.consistency import contradictions, of_pod, refuse_contradictions
-from ansible_collections.genai.platform.plugins.module_utils.objects.quantities import quantity, quantity_text
 from ansible_collections.genai.platform.plugins.module_utils.checks.pod_security import violations
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import ANNOTATION_FINDING, prepare
+from ansible_collections.genai.platform.plugins.module_utils.objects.quantities import quantity, quantity_text
 from fake import FakeCluster
 from hypothesis import given
 from hypothesis import strategies as st

@@ -12,8 +12,8 @@ from ansible_collections.genai.platform.plugins.module_utils.engine.ledger impor
 from ansible_collections.genai.platform.plugins.module_utils.engine.unlock import unlock
 from ansible_collections.genai.platform.plugins.module_utils.errors import InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils.fleet.platform_lock import PlatformLock
-from ansible_collections.genai.platform.plugins.module_utils.upkeep.history import release_info
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.history import release_info
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.verify import verify
 from fake import FakeCluster

@@ -9,8 +9,8 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine import apply as _apply
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import State
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, Busy, InvalidInput, LockLost, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils.upkeep.history import history
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
+from ansible_collections.genai.platform.plugins.module_utils.upkeep.history import history
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
 from fake import CUT, FakeCluster
 from story import deploy, obj, releaser, roll_back, state

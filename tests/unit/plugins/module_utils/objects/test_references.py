@@ -6,8 +6,9 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils.engine.release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput
+from ansible_collections.genai.platform.plugins.module_utils.objects.kinds import RBAC
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import ANNOTATION_SOURCE, Ref, cycles, prepare
-from ansible_collections.genai.platform.plugins.module_utils.objects.references import RBAC, missing_references, needed
+from ansible_collections.genai.platform.plugins.module_utils.objects.references import missing_references, needed
 from fake import FakeCluster
 from hypothesis import given
 from hypothesis import strategies as st
