@@ -57,8 +57,7 @@ def verify(
     problems += [_going(ref) for ref in refs if live.get(ref, {}).get("metadata", {}).get("deletionTimestamp")]
     waiter = Waiter(cluster, {ref: rtype for ref, rtype in refs.items() if ref in live and not_ready(live[ref])}, ledger.platform, progress)
     verdict, found = _waited(waiter, min(timeout, BESIDE_SECONDS) if problems else timeout)
-    verdict = FAILED if problems else verdict
-    problems += found
+    verdict, problems = FAILED if problems else verdict, problems + found
     there = {ref: obj for ref, obj in {**live, **waiter.live}.items() if not obj["metadata"].get("deletionTimestamp")}
     judged = {ref: obj for ref, obj in there.items() if ref in refs}
     changed = edited(record, judged)
@@ -72,21 +71,14 @@ def verify(
     unseen += asked.unseen
     problems += silences + [_of(each) for each in asked.silences]
     problems += [_of(each) for each in no_room([item for item in room if item[0].kind == QUOTAS.kind], judged, changed, ours)]
-    revision = state.deployed["components"].get(COMPONENT) if COMPONENT in record else None
-    pools = ledger.manifests(COMPONENT, revision) if revision else []
-    nodes = node_findings(cluster, pools, ledger.platform)
-    problems += [_of_node(finding) for finding in nodes or []]
-    unseen += [UNSEEN] if nodes is None else []
+    on_nodes, unseen_nodes = _on_nodes(cluster, ledger, state, record)
+    problems, unseen = problems + on_nodes, unseen + unseen_nodes
     if problems and verdict == HEALTHY:
         verdict = FAILED
     recorded = set(map(str, _recorded(record)))
     return {
-        "changed": False,
+        **_looked_at(cluster, ledger, release, journal),
         "verdict": verdict,
-        "platform": ledger.platform,
-        "server": cluster.server,
-        "release": release,
-        "interrupted": {name: journal[name] for name in ("by", "at")} if journal else None,
         "checked": len(recorded),
         "ready": len(recorded - {str(ref) for ref in waiter.waiting} - {problem["object"] for problem in problems}),
         "problems": problems,
@@ -95,6 +87,17 @@ def verify(
         "not_checked": unseen,
         "asked": asked.lines,
         "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _looked_at(cluster: Cluster, ledger: Ledger, release: int, journal: dict | None) -> dict:
+    """Which release of which platform was looked at, whether a run of it was interrupted, and what looking took."""
+    return {
+        "changed": False,
+        "platform": ledger.platform,
+        "server": cluster.server,
+        "release": release,
+        "interrupted": {name: journal[name] for name in ("by", "at")} if journal else None,
         "requests": dict(cluster.requests),
     }
 
@@ -186,6 +189,13 @@ def _missing(ref: Ref, type_gone: bool) -> dict:
 
 def _going(ref: Ref) -> dict:
     return _problem(ref, "Terminating", "somebody deleted it, and it is on its way out", "look at its finalizers; then run site.yml")
+
+
+def _on_nodes(cluster: Cluster, ledger: Ledger, state: State, record: Record) -> tuple[list[dict], list[str]]:
+    """(problems, what could not be looked at) of GPU nodes: whether they are as the pools of the release say."""
+    revision = state.deployed["components"].get(COMPONENT) if COMPONENT in record else None
+    found = node_findings(cluster, ledger.manifests(COMPONENT, revision) if revision else [], ledger.platform)
+    return [_of_node(finding) for finding in found or []], [UNSEEN] if found is None else []
 
 
 def _of_node(finding: Finding) -> dict:
