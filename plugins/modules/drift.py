@@ -152,7 +152,7 @@ MODULE = Module(compared, {**CONNECTION, **PLATFORM, **WORKING, **RECORDING, **O
 
 
 def main() -> None:
-    MODULE.main(AnsibleModule(**MODULE.arguments))
+    MODULE.run_as_module(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ MODULE = Module(counted, {**CONNECTION, **PLATFORM})
 
 
 def main() -> None:
-    MODULE.main(AnsibleModule(**MODULE.arguments))
+    MODULE.run_as_module(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ MODULE = Module(lambda call: release_info(*connect(call.params)), {**CONNECTION,
 
 
 def main() -> None:
-    MODULE.main(AnsibleModule(**MODULE.arguments))
+    MODULE.run_as_module(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ MODULE = Module(unlocked, {**CONNECTION, **PLATFORM, **WORKING, **RECORDING})
 
 
 def main() -> None:
-    MODULE.main(AnsibleModule(**MODULE.arguments))
+    MODULE.run_as_module(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ MODULE = Module(judged, {**CONNECTION, **PLATFORM, **WORKING, **OPTIONS}, lookin
 
 
 def main() -> None:
-    MODULE.main(AnsibleModule(**MODULE.arguments))
+    MODULE.run_as_module(AnsibleModule(**MODULE.arguments))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class ModuleAction(ActionBase):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = self._arguments(dict(self._task.args))
-        result = self._here(args, task_vars) if self._is_here(task_vars) else self._there(args, task_vars)
+        result = self._run_in_worker(args, task_vars) if self._may_run_in_worker(task_vars) else self._run_as_module(args, task_vars)
         result.pop("invocation", None)
         return result
 
@@ -50,7 +50,7 @@ class ModuleAction(ActionBase):
         """Name of the module, which is that of the action's own file."""
         return type(self).__module__.rpartition(".")[2]
 
-    def _is_here(self, task_vars: dict) -> bool:
+    def _may_run_in_worker(self, task_vars: dict) -> bool:
         """Whether the module would run on this machine, as this user, in this environment, by this Python."""
         task = self._task
         plain = self._connection.transport == "local" and not self._connection.become
@@ -63,16 +63,16 @@ class ModuleAction(ActionBase):
         # Nobody chose one: that with the client in it is the right one.
         return chosen == sys.executable or (chosen.startswith("auto") and importlib.util.find_spec("kubernetes") is not None)
 
-    def _here(self, args: dict, task_vars: dict) -> dict:
+    def _run_in_worker(self, args: dict, task_vars: dict) -> dict:
         module = importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.modules.{self._module}")
         host = task_vars.get("inventory_hostname", "")
 
         def progress(line: str) -> None:
             display.display(f"  {host}: {line}")
 
-        return module.MODULE.here(_without_tags(args), self._task.check_mode, self._task.diff, progress)
+        return module.MODULE.run_in_worker(_without_tags(args), self._task.check_mode, self._task.diff, progress)
 
-    def _there(self, args: dict, task_vars: dict) -> dict:
+    def _run_as_module(self, args: dict, task_vars: dict) -> dict:
         if "bundle" in args:
             args["bundle_file"] = self._handed_over(args.pop("bundle"))
         return self._execute_module(f"{COLLECTION}.{self._module}", module_args=args, task_vars=task_vars)

@@ -39,7 +39,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """What a module is, wherever it runs: as a program of its own (`main`), or in Ansible's worker (`here`).
+    """What a module is, wherever it runs: as a program of its own (`run_as_module`), or in Ansible's worker (`run_in_worker`).
 
     `looking`: from the parameters, whether the module only looks, and its finding is its result. Not having been able to look is
     then told apart from a bad finding: the host counts as unreachable, and ansible-playbook ends with 4 instead of 2.
@@ -55,14 +55,14 @@ class Module:
         """Those of `AnsibleModule`."""
         return {"argument_spec": self.options, **self.rules, "supports_check_mode": True}
 
-    def main(self, module: t.Any) -> None:
+    def run_as_module(self, module: t.Any) -> None:
         """Runs as a program. `module`: the AnsibleModule made from `arguments`. Nobody can see progress."""
         result = self._result(Call(module.params, module.check_mode, module._diff, lambda _line: None))
         for line in result.pop("warnings", []):
             module.warn(line)
         (module.fail_json if result.get("failed") else module.exit_json)(**result)
 
-    def here(self, args: dict, check_mode: bool, diff: bool, progress: t.Callable[[str], None]) -> dict:
+    def run_in_worker(self, args: dict, check_mode: bool, diff: bool, progress: t.Callable[[str], None]) -> dict:
         """Runs in this process, as AnsibleModule would. Returns the task's result."""
         checked = ArgumentSpecValidator(self.options, **self.rules).validate(args)
         if checked.error_messages:

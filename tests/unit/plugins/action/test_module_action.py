@@ -60,7 +60,7 @@ class Task:
     def run(self, task_vars=None):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("ansible.plugins.action.ActionBase.run", lambda *args: {})
-            patched.setattr(Module, "here", functools.partialmethod(_here_of, self))
+            patched.setattr(Module, "run_in_worker", functools.partialmethod(_here_of, self))
             patched.setattr("ansible.utils.display.Display.display", lambda _self, line: self.progress.append(line))
             return self.action.run(None, VARS if task_vars is None else task_vars)
 
@@ -181,7 +181,7 @@ def test_the_module_gets_plain_values(plugin):
 
 def here(module, check_mode=False, **args):
     lines: list[str] = []
-    return {**module.here(args, check_mode, False, lines.append), "lines": lines}
+    return {**module.run_in_worker(args, check_mode, False, lines.append), "lines": lines}
 
 
 def test_run_here_is_run_as_a_module(tmp_path):

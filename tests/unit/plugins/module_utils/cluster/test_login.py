@@ -128,7 +128,7 @@ def module(work, **rules):
 
 
 def here(server, work, **other):
-    return module(work).here(server.connection(**other), False, False, lambda _line: None)
+    return module(work).run_in_worker(server.connection(**other), False, False, lambda _line: None)
 
 
 def test_a_token_is_got_used_and_given_back(server):
