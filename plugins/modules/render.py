@@ -155,7 +155,7 @@ from ansible_collections.genai.platform.plugins.module_utils.module.argspec impo
 from ansible_collections.genai.platform.plugins.module_utils.module.input import read_bundle
 from ansible_collections.genai.platform.plugins.module_utils.module.runner import Call, Module
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import prepare
-from ansible_collections.genai.platform.plugins.module_utils.plan.limit import refuse_undescribed
+from ansible_collections.genai.platform.plugins.module_utils.plan.limit import refuse_empty, refuse_undescribed
 from ansible_collections.genai.platform.plugins.module_utils.tree.render import render
 from ansible_collections.genai.platform.plugins.module_utils.tree.tree import Tree, outcome
 
@@ -177,6 +177,8 @@ def work(call: Call) -> dict:
     if params["components"]:
         refuse_undescribed(bundle, params["components"])
     objects = prepare(bundle, params["platform"])
+    if params["complete"]:
+        refuse_empty(objects)  # else nothing would be left of the tree
     if params["consistency"]:
         refuse_contradictions(objects)
     rendered = render(objects.values(), params["platform"], params["secrets"])

@@ -8,6 +8,7 @@ import typing as t
 
 from ..cluster.api import Cluster
 from ..errors import ApiError
+from ..objects.fields import owned_fields
 from ..objects.kinds import DERIVED_GROUPS, DERIVED_KINDS, MADE_BY_CLUSTER, MUST_SEE
 from ..objects.manifest import LABEL_PLATFORM, Ref
 from ..objects.types import CLAIMS, ResourceType, ref_of
@@ -30,13 +31,18 @@ def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[
     if held:
         return f"it holds {len(held)} claims with data"
     kinds = {(rtype.group, rtype.kind): rtype for rtype in cluster.types().values() if _matters(rtype)}
-    found = [(rtype, obj) for rtype in kinds.values() for obj in look.at(rtype, f"{LABEL_PLATFORM}!={platform}")]
+    found = [(rtype, obj) for rtype in kinds.values() for obj in look.at(rtype) if not _made_by(platform, obj)]
     names = [str(ref_of(rtype, obj)) for rtype, obj in found if ref_of(rtype, obj) not in ours and not _derived(rtype, obj["metadata"], look.seen)]
     strangers = list(dict.fromkeys([*names, *look.unseen]))
     if not strangers:
         return ""
     more = f" and {len(strangers) - NAMED_STRANGERS} more" if len(strangers) > NAMED_STRANGERS else ""
     return f"it holds {', '.join(strangers[:NAMED_STRANGERS])}{more}, which {'is' if len(strangers) == 1 else 'are'} not ours"
+
+
+def _made_by(platform: str, obj: dict) -> bool:
+    """Whether a platform has applied an object. Its label alone says nothing: a copy by hand has that, too."""
+    return (obj["metadata"].get("labels") or {}).get(LABEL_PLATFORM) == platform and bool(owned_fields(obj))
 
 
 def _matters(rtype: ResourceType) -> bool:
@@ -59,13 +65,13 @@ class _Look:
         except ApiError:
             return None
 
-    def at(self, rtype: ResourceType, selector: str = "") -> list[dict]:
+    def at(self, rtype: ResourceType) -> list[dict]:
         if not self._may_list(rtype):
             if rtype.kind in MUST_SEE:
                 self.unseen.append(f"perhaps {rtype.plural} (this identity may not list them)")
             return []
         try:
-            found = self.cluster.list(rtype, selector, self.namespace, metadata=True)
+            found = self.cluster.list(rtype, "", self.namespace, metadata=True)
             self.seen.add((rtype.group, rtype.kind))
             return found
         except ApiError as exc:

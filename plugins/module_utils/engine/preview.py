@@ -9,7 +9,8 @@ import typing as t
 from ..checks.refusals import explain
 from ..cluster.api import Cluster
 from ..errors import ApiError, InvalidInput
-from ..objects.fields import before_image, changed_paths, other_managers
+from ..objects.fields import before_image, changed_paths, other_managers, spec_of
+from ..objects.kinds import KEEPS
 from ..objects.manifest import LABEL_COMPONENT, LABEL_PLATFORM
 from ..objects.masks import masked_pair
 from ..plan.plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan, is_policy
@@ -17,8 +18,18 @@ from ..plan.plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan,
 OUR_LABELS = (LABEL_PLATFORM, LABEL_COMPONENT)
 
 
+def _changes_fixed(action: Action) -> bool:
+    """Whether an update is of a field that its kind keeps, or of what was made immutable."""
+    live, body = action.live or {}, action.body
+    pairs = [(spec_of(body).get(field), spec_of(live).get(field)) for field in KEEPS.get(action.ref.builtin, ())]
+    if action.ref.builtin == "Secret":
+        pairs.append((body.get("type"), live.get("type")))
+    return bool(live.get("immutable")) or any(wanted is not None and wanted != found for wanted, found in pairs)
+
+
 def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] | None = None) -> dict[Action, dict]:
-    """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these.
+    """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these, and of
+    fields that cannot be changed.
 
     All refusals are collected into one InvalidInput.
     """
@@ -43,7 +54,7 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] 
             return None
 
     asked = [a for a in plan.actions if a.verb in (CREATE, UPDATE) and not a.pending]
-    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and a.ref.builtin in kinds]
+    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and (a.ref.builtin in kinds or _changes_fixed(a))]
     answers = [answer for answer in cluster.each(attempt, asked) if answer]
     if errors:
         raise InvalidInput("the API server would refuse this, nothing was written:\n- " + "\n- ".join(errors), errors=errors)

@@ -9,7 +9,7 @@ import typing as t
 
 from ..cluster.api import Cluster
 from ..cluster.watch import Watch, Watches
-from ..errors import ApiError, Hopeless, PlatformError, TimedOut
+from ..errors import ApiError, Hopeless, LockLost, PlatformError, TimedOut
 from ..objects.health import READY, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ..objects.kinds import WORKLOADS
 from ..objects.manifest import LABEL_PLATFORM, Ref
@@ -216,6 +216,8 @@ class Waiter:
         meta = pod["metadata"]
         try:
             self.cluster.evict(meta["namespace"], meta["name"], meta["uid"])
+        except LockLost:
+            raise
         except PlatformError as exc:
             return f"it cannot be evicted to start at once, so its next start is waited for: {exc.message}"
         return "evicted, so that it starts with what is there now"

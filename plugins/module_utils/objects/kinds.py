@@ -22,12 +22,12 @@ TRAITS = {
     "finishes": "it may be gone because it did its work",
     "data": "it holds data",
     "container": "whatever is inside it, or of its kind, goes with it",
-    "alone": "nothing makes it anew once it was deleted",
     "defines": "it brings a kind of its own",
     "policy": "other objects may be refused because of it",
     "webhook": "other objects may be refused because of it, or because who serves it does not answer",
     "limits": "it says what the pods of its namespace may be, and how many",
-    "settings": "it holds keys for pods to read; an immutable one is deleted and made anew on the way back",
+    "settings": "it holds keys for pods to read",
+    "replaceable": "a way back may delete it and make it anew: nothing goes with it but itself",
     "fixed": "it has fields that cannot be changed: a release asks the server about them before its first write",
     "must_see": "who may delete a namespace has to be able to see that there is none in it",
     "derived": "a cluster makes it by itself, out of other objects",
@@ -38,7 +38,8 @@ class Kind(t.NamedTuple):
     """One kind. `wave`: those of lower waves are applied before it. `traits`: of TRAITS. `ready`: its rule in `health`; '' for one that is
     ready once it exists. `pod`: where the specification of its pods stands. `quota`: what a quota calls it. `roles`: of a role of RBAC, what
     the API calls it. `made`: names that clusters give to objects of their own, in every namespace or once. `anew`: what to do about a field
-    that cannot be changed. `changeable`: the only fields of its spec that can."""
+    that cannot be changed. `changeable`: the only fields of its spec that can. `keeps`: fields of its spec that cannot, for a kind that is
+    not "fixed" as a whole."""
 
     group: str
     name: str
@@ -51,6 +52,7 @@ class Kind(t.NamedTuple):
     made: tuple[str, ...] = ()
     anew: str = ""
     changeable: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
 
 
 _TEMPLATE = ("spec", "template", "spec")
@@ -64,8 +66,8 @@ KINDS = (
     Kind("", "ServiceAccount", 1, made=("default", "builder", "deployer")),  # the last two on OpenShift
     Kind(RBAC, "Role", 1, roles="roles"),
     Kind(RBAC, "ClusterRole", 1, roles="clusterroles"),
-    Kind("", "ConfigMap", 1, "settings must_see", made=("kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert")),
-    Kind("", "Secret", 1, "settings must_see"),
+    Kind("", "ConfigMap", 1, "settings replaceable must_see", made=("kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert")),
+    Kind("", "Secret", 1, "settings replaceable must_see"),
     Kind("", "PersistentVolume", 1, "data"),
     Kind("", "PersistentVolumeClaim", 1, "claim data fixed must_see", "bound", quota="persistentvolumeclaims"),
     Kind("", "ResourceQuota", 1, "limits"),
@@ -79,9 +81,9 @@ KINDS = (
     # Who may not do everything can bind only to a role that is there: what it grants is looked up.
     Kind(RBAC, "RoleBinding", 2, "fixed", made=("system:deployers", "system:image-builders", "system:image-pullers")),  # on OpenShift
     Kind(RBAC, "ClusterRoleBinding", 2, "fixed"),
-    Kind("", "Service", 2, quota="services"),
+    Kind("", "Service", 2, quota="services", keeps=("clusterIP", "clusterIPs")),
     # What runs.
-    Kind("apps", "Deployment", 3, "workload scaled must_see", "deployment", _TEMPLATE),
+    Kind("apps", "Deployment", 3, "workload scaled must_see", "deployment", _TEMPLATE, keeps=("selector",)),
     Kind(
         "apps", "StatefulSet", 3, "workload scaled fixed must_see", "statefulset", _TEMPLATE,
         anew="delete the StatefulSet with --cascade=orphan, which leaves its pods and claims, and run again; a claim is made larger by itself",
@@ -90,14 +92,14 @@ KINDS = (
             "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
         ),
     ),
-    Kind("apps", "DaemonSet", 3, "workload must_see", "daemonset", _TEMPLATE),
-    Kind("apps", "ReplicaSet", 3, "scaled", pod=_TEMPLATE),
+    Kind("apps", "DaemonSet", 3, "workload must_see", "daemonset", _TEMPLATE, keeps=("selector",)),
+    Kind("apps", "ReplicaSet", 3, "scaled", pod=_TEMPLATE, keeps=("selector",)),
     Kind(
         "batch", "Job", 3, "workload passing finishes fixed must_see", "job", _TEMPLATE,
         anew="give the Job another name, with a version in it, or delete it first, and run again",
     ),
     Kind("batch", "CronJob", 3, "passing must_see", pod=("spec", "jobTemplate", "spec", "template", "spec")),
-    Kind("", "Pod", 3, "alone must_see", pod=("spec",)),
+    Kind("", "Pod", 3, "must_see", pod=("spec",)),
     # After who serves them, and before what they judge and complete.
     Kind(ADMISSION, "MutatingWebhookConfiguration", 4, "webhook"),
     Kind(ADMISSION, "ValidatingWebhookConfiguration", 4, "webhook"),
@@ -137,7 +139,7 @@ PASSING = having("passing")
 FINISHING = having("finishes")
 DATA = having("data")
 PROTECTED = having("data", "container")  # removed only when told to
-NEVER_REPLACED = having("data", "container", "workload", "alone")  # not even to put back what it was: with it would go pods, data or other objects
+REPLACEABLE = having("replaceable")  # by a way back, where the server takes no change back
 DEFINITIONS = having("defines")
 POLICIES = having("policy")
 WEBHOOKS = tuple(sorted(having("webhook")))
@@ -154,6 +156,7 @@ COUNTED = {kind.name: kind.quota for kind in KINDS if kind.quota}
 ROLES = {kind.name: kind.roles for kind in KINDS if kind.roles}
 MADE_BY_CLUSTER = frozenset((kind.name, name) for kind in KINDS for name in kind.made)
 CHANGEABLE = {kind.name: kind.changeable for kind in KINDS if kind.changeable}
+KEEPS = {kind.name: kind.keeps for kind in KINDS if kind.keeps}
 ANEW = {kind.name: kind.anew for kind in KINDS if kind.anew}
 _WAVES = {kind.name: kind.wave for kind in KINDS}
 

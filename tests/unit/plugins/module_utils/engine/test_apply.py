@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils.engine import apply as _apply
-from ansible_collections.genai.platform.plugins.module_utils.engine import undo as _undo
+from ansible_collections.genai.platform.plugins.module_utils.engine import apply as _apply, undo as _undo
 from ansible_collections.genai.platform.plugins.module_utils.engine.apply import let_go
 from ansible_collections.genai.platform.plugins.module_utils.engine.undo import Entry, restore
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, Interrupted, ReleaseFailed
