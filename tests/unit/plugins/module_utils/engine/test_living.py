@@ -15,12 +15,9 @@ from ansible_collections.genai.platform.plugins.module_utils.errors import ApiEr
 from ansible_collections.genai.platform.plugins.module_utils.module.signals import STOPPING, stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils.upkeep.reconcile import drift
-from fake import FakeCluster
+from fake import FakeCluster, Refused, _at
 from ansible_collections.genai.platform.plugins.module_utils.engine.ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
-from fake import FakeCluster
-from fake import Refused
-from fake import _at
 from story import STATE, config, configmap, deploy, fail_when, just_before, obj, owner, releaser, roll_back, state, tear_down
 
 SPACE = obj("Namespace", "ns", None)
