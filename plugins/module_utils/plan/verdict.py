@@ -13,6 +13,7 @@ from ..objects.kinds import FINISHING, NAMESPACE_LIMITS, WAITED, WORKLOADS
 from ..objects.manifest import Ref
 from ..objects.references import needed
 from ..objects.types import ResourceType
+from .order import Order
 from .plan import CREATE, UNCHANGED, UPDATE, Action, Plan
 
 
@@ -26,13 +27,17 @@ class Scope:
     beside: dict[Ref, ResourceType]
 
 
-def scope(plan: Plan) -> Scope:
+def scope(plan: Plan, order: Order | None = None) -> Scope:
+    """What a run waits for. `order`: where given, also what it did not write and what something that it writes comes after."""
     waited = [action for action in plan.actions if action.desired and action.ref.builtin in WAITED]
     written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
     unready = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
     hoped = {action.ref: action.rtype for action in unready if action.ref.builtin not in FINISHING and _concerned(action, written)}
     wanted = {action.ref: action.rtype for action in waited if action.ref in written}
-    return Scope({**wanted, **hoped}, frozenset(hoped), {action.ref: action.rtype for action in unready if action.ref not in hoped})
+    ahead = order.ahead({action.component for action in plan.actions if action.verb in (CREATE, UPDATE)}) if order else set()
+    gates = {action.ref: action.rtype for action in unready if action.component in ahead and action.ref not in hoped}
+    beside = {action.ref: action.rtype for action in unready if action.ref not in hoped and action.ref not in gates}
+    return Scope({**wanted, **hoped, **gates}, frozenset(hoped), beside)
 
 
 def unready_of(plan: Plan, wanted: t.Collection[Ref]) -> dict[Ref, dict]:
