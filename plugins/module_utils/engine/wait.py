@@ -66,7 +66,11 @@ class Waiter:
         self._late_unknown, self._claims_at = False, 0.0
 
     def run(self, timeout: float) -> None:
-        """Returns when all are ready but what is in `left`; raises Hopeless or TimedOut (each with `problems` for machines)."""
+        """Returns once every object is ready, but for those in `left`, which cannot fail this run because they were not ready before it. `timeout`: seconds.
+
+        Raises Hopeless for trouble that waiting does not cure, TimedOut after `timeout`; both with `problems`, a list of {object, pod, container, reason,
+        message, event, log, hint}. ApiError, Unreachable.
+        """
         if not self.wanted:
             return
         deadline = self.clock() + timeout
