@@ -241,15 +241,18 @@ class Cluster:
         return {(rt.api_version, rt.kind): rt for answer in lists for rt in listed_types(answer)}
 
     def is_openshift(self) -> bool:
+        """Whether the server offers Routes, by its list of types. Raises ApiError, Unreachable."""
         return any(version.startswith("route.openshift.io/") for version, _kind in self.types())
 
     def version(self) -> str:
+        """The version of Kubernetes that the server says it is, such as `v1.31.0`. Raises ApiError, Unreachable."""
         return str(self.request("GET", "/version").get("gitVersion", ""))
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
     def list(self, rtype: ResourceType, selector: str = "", namespace: str = "", metadata: bool = False) -> list[dict]:
-        """All objects of a type, with apiVersion and kind filled in (lists leave them out). `metadata`: nothing else of them."""
+        """All objects of a type, with apiVersion and kind filled in, which lists leave out. `selector`: of labels; `namespace`: '' for all. `metadata`: only
+        apiVersion, kind and metadata of each. Raises ApiError, Unreachable."""
         found = self.items(rtype, selector, namespace, metadata=metadata)
         return [{**item, "apiVersion": rtype.api_version, "kind": rtype.kind} for item in found]
 
@@ -269,6 +272,7 @@ class Cluster:
             query["continue"] = token
 
     def get(self, rtype: ResourceType, namespace: str, name: str) -> dict | None:
+        """One object; None when it is not there. Raises ApiError, Unreachable."""
         try:
             return self.request("GET", rtype.path(namespace, name))
         except ApiError as exc:
@@ -277,7 +281,8 @@ class Cluster:
             raise
 
     def apply(self, rtype: ResourceType, body: dict, force: bool = False, dry_run: bool = False, manager: str = MANAGER) -> dict:
-        """Server-side apply; unknown fields are an error, not a warning."""
+        """Applies an object server-side and returns it as the server has it then. `force` takes over fields of other managers; without it, one that differs
+        is an ApiError 409. `dry_run`: nothing is stored. `manager`: the field manager. An unknown field is an error too. Raises ApiError, Unreachable."""
         meta = body["metadata"]
         query = {"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:

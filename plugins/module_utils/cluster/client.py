@@ -1,12 +1,12 @@
 # Copyright: (c) 2026, genai.platform authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From Ansible's connection parameters to the Kubernetes client's connections: kubernetes.core's code, without the slow half.
+"""Opens connections from Ansible's parameters, by kubernetes.core's code, without the slow half of the Kubernetes client.
 
-All that is needed is how the client is configured and authenticates. `import kubernetes` also loads a class for every type
-of the API (up to client 36: half a second), a validator, and what only some logins need. Here these packages begin empty: a
-name that one module has is taken from that module, any other makes the package load itself as it always does. Whoever comes
-later finds everything.
+Only configuration and authentication are needed of it. `import kubernetes` also loads a class for every type of the API (up to client
+36: half a second), a validator, and what only some logins need. So these packages are lazy once this module has imported them: a name in
+`_WAITING` is taken from the one submodule that defines it, and any other name makes the package load itself as usual. Code that
+imports the client later finds all of it.
 """
 from __future__ import annotations
 

@@ -32,9 +32,16 @@ Check = t.Callable[[], None]  # raises LockLost when the run must not go on
 def apply_plan(
     cluster: Cluster, plan: Plan, platform: str, force: bool, progress: t.Callable[[str], None], check: Check, is_early: t.Callable[[ApiError], bool]
 ) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
-    """Creates and updates, wave by wave. Returns {action: the object as the server has it now}, and why the rest is
-    to be tried again once the workloads are ready. `is_early`: whether a refusal is a reason for that. Any other ends it (ApiError naming
-    the object). `check` is called before each write."""
+    """Creates and updates the objects of a plan, wave by wave; those of one wave at the same time. Before that, autoscalers go that would set replicas of
+    this plan back.
+
+    `force`: fields of other managers that differ are taken over. `progress` gets a line for people before each wave. `check` is called before each write, and
+    raises LockLost once the run must not go on. `is_early`: whether a refusal means that the object is only too early, for instance because its webhook does
+    not run yet.
+
+    Returns ({action: the object as the server has it now}, {action: the refusal of what is too early}). Raises ApiError, naming the object, for any other
+    refusal; Unreachable; Hopeless or TimedOut when a definition that was written is not served.
+    """
     done: dict[Action, dict] = {}
     early: dict[Action, ApiError] = {}
     first = plan.first()
@@ -58,9 +65,12 @@ def apply_plan(
 def apply_early(
     cluster: Cluster, early: list[Action], force: bool, progress: t.Callable[[str], None], check: Check
 ) -> tuple[dict[Action, dict], dict[Action, ApiError]]:
-    """What was refused before the workloads were ready, wave by wave: {action: the object as the server has it now}, and what is refused
-    still. Goes on while more is done each time, and for a while where a webhook does not answer: the API server may need a moment until it
-    reaches it, as may who gives it its certificate."""
+    """Applies what was too early in `apply_plan`, now that the workloads are ready. Tries again as long as each round gets more done, and for up to
+    WEBHOOK_SECONDS while a webhook does not answer: the API server may need a moment to reach it, and cert-manager to give it its certificate.
+
+    Returns ({action: the object as the server has it now}, {action: the refusal of what is still refused}). Raises ApiError only for a token that has expired
+    (401); Unreachable; LockLost from `check`.
+    """
     progress(f"applying {len(early)} objects ({_kinds(early)})")
     done: dict[Action, dict] = {}
     deadline = time.monotonic() + WEBHOOK_SECONDS
@@ -87,8 +97,8 @@ def _apply_unless(cluster: Cluster, action: Action, force: bool, check: Check, t
 
 
 def hold_again(cluster: Cluster, plan: Plan, afters: dict[Action, dict], check: Check) -> None:
-    """Sees to it that replicas taken back from an autoscaler are still what was applied: one that was just at work when it was removed
-    may have written once more."""
+    """Sets replicas that this run took back from an autoscaler once more where they differ: an autoscaler that was at work when it was removed may have
+    written again. Updates `afters`, which is {action: the object as the server has it now}. Raises ApiError, Unreachable, and LockLost from `check`."""
     for action in plan.writes:
         if action.hold_replicas is None or action not in afters or "replicas" not in spec_of(action.body):
             continue
@@ -140,8 +150,7 @@ def _delete(
 
 
 def until_in_force(written: t.Iterable[Ref]) -> None:
-    """Sleeps where a policy or webhook changed: nothing tells when every API server judges by it, and what comes next is not to meet the
-    old one."""
+    """Sleeps POLICY_SECONDS if a policy or a webhook is among what was written: the API has no signal that every API server judges by the new one."""
     if any(is_policy(ref) or ref.builtin in WEBHOOKS for ref in written):
         time.sleep(POLICY_SECONDS)
 
@@ -161,7 +170,8 @@ def _delete_one(cluster: Cluster, action: Action, check: Check, foreground: bool
 
 
 def let_go(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str) -> None:
-    """Takes our labels off an object that was there before the platform; it stays as it is."""
+    """Takes our labels off an object that was there before the platform, and leaves the rest of it as it is. `uid`: of that very object. Raises ApiError (404
+    or 409 when the object is gone or another has its name), Unreachable."""
     labels = {LABEL_PLATFORM: None, LABEL_COMPONENT: None}
     cluster.patch(rtype, ref.namespace, ref.name, {"metadata": {"uid": uid, "labels": labels}})
 
@@ -208,13 +218,15 @@ def _refuse_made_meanwhile(cluster: Cluster, action: Action) -> None:
 
 
 def delete_and_wait(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str, seconds: float = 60.0) -> None:
-    """Deletes an object and returns when it is gone. By itself, without the pool: it runs in one of its threads."""
+    """Deletes an object and returns once it is gone. Sends its requests itself and never through the cluster's thread pool, because it runs in a thread of
+    that pool. Raises ApiError, Unreachable; TimedOut, naming the finalizers, after `seconds`."""
     cluster.delete(rtype, ref.namespace, ref.name, uid)
     wait_until_gone(cluster, rtype, ref, seconds)
 
 
 def wait_until_gone(cluster: Cluster, rtype: ResourceType, ref: Ref, seconds: float) -> None:
-    """Raises TimedOut, naming the finalizers, when an object that is being deleted is still there after `seconds`."""
+    """Returns once an object that is being deleted is gone; at once when it is there and not being deleted. Raises TimedOut, naming the finalizers, when it
+    is still there after `seconds`; ApiError, Unreachable."""
     deadline = time.monotonic() + seconds
     while True:
         live = cluster.get(rtype, ref.namespace, ref.name)
@@ -226,7 +238,8 @@ def wait_until_gone(cluster: Cluster, rtype: ResourceType, ref: Ref, seconds: fl
 
 
 def held_by(live: dict) -> str:
-    """Why an object that is being deleted is still there."""
+    """Says for people why an object that is being deleted is still there: since when, and which finalizers or contents hold it. `live`: the object as it was
+    read last."""
     meta = live["metadata"]
     names = [*(meta.get("finalizers") or []), *((live.get("spec") or {}).get("finalizers") or [] if live.get("kind") == "Namespace" else [])]
     conditions = (live.get("status") or {}).get("conditions") or []

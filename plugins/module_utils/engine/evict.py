@@ -23,9 +23,10 @@ Leaving = t.Dict[Ref, t.FrozenSet[str]]  # {StatefulSet: names of the revisions 
 
 
 def revisions_left(cluster: Cluster, sets: t.Mapping[Ref, ResourceType]) -> Leaving:
-    """The revisions that StatefulSets are about to leave. What cannot be read is left out.
+    """The revisions that StatefulSets are about to leave, as {StatefulSet: names of its ControllerRevisions}. `sets`: {StatefulSet: its type}.
 
-    Waits for a controller that has not seen the last change yet: until then its status names the revision before.
+    Waits up to OBSERVED_SECONDS for controllers that have not seen the last change yet: until then a status names the revision before. A set that cannot be
+    read is left out; raises nothing for it.
     """
     deadline = time.monotonic() + OBSERVED_SECONDS
     while sets:
@@ -47,10 +48,11 @@ def _left(cluster: Cluster, statefulset: dict) -> frozenset[str]:
 
 
 def left_by(statefulset: dict, revisions: t.Iterable[dict]) -> frozenset[str]:
-    """Its newest revision, and those since the last one that all of its pods have reached: several changes may have followed each other.
+    """The names of the revisions that one StatefulSet leaves: its newest, and those since the last one that all of its pods have reached, because several
+    changes may have followed each other.
 
-    `revisions`: ControllerRevisions, those of others too. By its status: `currentRevision` is what all pods had reached,
-    `updateRevision` the newest.
+    `revisions`: ControllerRevisions of its namespace, those of others too. By its status, `currentRevision` is what all pods had reached and `updateRevision`
+    the newest.
     """
     uid, status = statefulset["metadata"]["uid"], statefulset.get("status", {})
     newest = {name for name in (status.get("updateRevision"),) if name}
@@ -60,7 +62,7 @@ def left_by(statefulset: dict, revisions: t.Iterable[dict]) -> frozenset[str]:
 
 
 class Evictions:
-    """Of each StatefulSet one pod at a time. `leaving`: {StatefulSet: the revisions to be left}."""
+    """Evicts pods that block the way back, of each StatefulSet one at a time. `leaving`: {StatefulSet: the revisions that are left}."""
 
     def __init__(
         self, cluster: Cluster, leaving: t.Mapping[Ref, t.Collection[str]], progress: t.Callable[[str], None], clock: t.Callable[[], float]
@@ -87,7 +89,8 @@ class Evictions:
         return pod if now >= max(self._blocking[ref][1] + patience, self._retry_at.get(uid, 0.0)) else None
 
     def evict(self, ref: Ref, pod: dict) -> None:
-        """Asks for the eviction of a pod. A refusal ends nothing: it is told, and tried again."""
+        """Asks the API server for the eviction of a pod, which a PodDisruptionBudget may refuse. A refusal raises nothing: it is told through `progress`,
+        once for each pod and status, and the pod is due again after RETRY_SECONDS."""
         meta = pod["metadata"]
         blocks = f"Pod {meta['namespace']}/{meta['name']}: not ready, phase {pod.get('status', {}).get('phase', 'unknown')}, blocks the rollout"
         try:

@@ -52,10 +52,11 @@ class State:
 
     @staticmethod
     def revision_print(manifests: list[dict]) -> str:
+        """The fingerprint of the manifests of one component: equal manifests have the same revision."""
         return fingerprint(manifests)
 
     def revision_for(self, component: str, manifests: list[dict]) -> tuple[int, bool]:
-        """(the revision these manifests are or will be, whether it is new)."""
+        """(the number of the revision that these manifests are, or will be; whether it is new)."""
         kept, wanted = self.revisions.get(component, {}), self.revision_print(manifests)
         for number, print_ in kept.items():
             if print_ == wanted:
@@ -66,12 +67,12 @@ class State:
 
     @property
     def current(self) -> dict | None:
-        """The last release that is deployed; None on an empty platform."""
+        """The newest release that is deployed: its entry in `releases`. None when nothing has been deployed."""
         return next((r for r in reversed(self.releases) if r["status"] == DEPLOYED), None)
 
     @property
     def deployed(self) -> dict:
-        """As `current`, but an error where nothing is deployed."""
+        """The newest release that is deployed, as `current`. Raises InvalidInput when nothing has been deployed, or the newest release removed the platform."""
         current = self.current
         if current is None:
             raise InvalidInput("there is nothing to look at: nothing has been deployed here yet")
@@ -81,17 +82,20 @@ class State:
 
     @property
     def next_number(self) -> int:
+        """The number of the next release: one more than the newest, deployed or failed."""
         return self.releases[-1]["number"] + 1 if self.releases else 1
 
     def one_way_since(self, target: dict, components: t.Collection[str]) -> list[str]:
-        """One-way changes of these components that were deployed after `target` and are not in it."""
+        """The changes that going back to the release `target` would not undo, a line each: those that these components declared as one-way in a later release
+        and not in `target`."""
         later = [r for r in self.releases if r["status"] == DEPLOYED and r["number"] > target["number"]]
         here = {(name, mark) for name, marks in target.get("one_way", {}).items() for mark in marks}
         since = {(name, mark) for release in later for name, marks in release.get("one_way", {}).items() for mark in marks}
         return [f"{name}: {mark}" for name, mark in sorted(since - here) if name in components]
 
     def find(self, to: str) -> dict:
-        """The release `to` names: a number, or `previous` (the deployed one before the current, different from it)."""
+        """The release that `to` names: a number, or `previous`, which is the newest release before the current one that holds something else. Raises
+        InvalidInput when there is none, it is not kept, or it removed the platform."""
         deployed = [r for r in self.releases if r["status"] == DEPLOYED]
         if not deployed:
             raise InvalidInput("there is no release to return to: nothing has been deployed here yet")
@@ -119,7 +123,7 @@ class State:
 
 
 class Ledger:
-    """Reads and writes one platform's ledger."""
+    """Reads and writes the ledger of one platform. Every method that sends a request may raise ApiError and Unreachable."""
 
     def __init__(self, cluster: Cluster, namespace: str, platform: str) -> None:
         self.cluster, self.namespace, self.platform = cluster, namespace, platform
@@ -128,7 +132,9 @@ class Ledger:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def load(self) -> tuple[State, dict | None]:
-        """(state, journal of a run that did not end or None): one request."""
+        """Reads the ledger with one LIST (and a GET for each part of what is too large for one Secret). Returns (state, journal): the journal is that of a
+        run that is under way or did not end, None when there is none. Raises InvalidInput when the ledger is damaged, or was written by a newer version of
+        this collection."""
         selector = f"{LABEL_LEDGER}={self.platform},{LABEL_PART} in (state,journal)"
         found = {s["metadata"]["labels"][LABEL_PART]: s for s in self.cluster.list(SECRETS, selector, self.namespace)}
         journal = self._journal(found["journal"]) if "journal" in found else None
@@ -157,6 +163,7 @@ class Ledger:
         return {**payload, **seen, "renewed": max(meta["creationTimestamp"], notes.get(ANNOTATION_RENEWED, ""), *times)}
 
     def manifests(self, component: str, revision: int) -> list[dict]:
+        """The manifests of one revision of a component, as they were released. Raises InvalidInput when the ledger has lost them."""
         name = self._revision_name(component, revision)
         secret = self.cluster.get(SECRETS, self.namespace, name)
         if secret is None:
@@ -176,7 +183,7 @@ class Ledger:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def ensure_namespace(self) -> bool:
-        """True when it had to be created."""
+        """Creates the namespace of the ledger if it is not there, after waiting for one that is being deleted. Returns whether it had to."""
         found = self.cluster.get(NAMESPACES, "", self.namespace)
         if found and not found["metadata"].get("deletionTimestamp"):
             return False
@@ -194,7 +201,7 @@ class Ledger:
         return True
 
     def remove_namespace(self) -> str:
-        """Removes the namespace if a platform made it and nothing else is in it. Returns why it stays, '' when it went."""
+        """Removes the namespace of the ledger if a platform made it and nothing else is in it. Returns why it stays, '' when it went."""
         found, why = self.cluster.get(NAMESPACES, "", self.namespace), self.namespace_stays()
         if found and not why:
             self.cluster.delete(NAMESPACES, "", self.namespace, found["metadata"]["uid"])
@@ -202,7 +209,7 @@ class Ledger:
         return why
 
     def namespace_stays(self) -> str:
-        """Why the ledger's namespace would stay when the ledger goes; '' when it would go."""
+        """Why the namespace of the ledger would stay if the ledger were removed; '' when it would go, or is not there."""
         found = self.cluster.get(NAMESPACES, "", self.namespace)
         if found is None:
             return ""
@@ -211,7 +218,8 @@ class Ledger:
         return occupied(self.cluster, self.namespace, self.platform, {Ref("", "Secret", self.namespace, name) for name in self._mine()})
 
     def forget(self) -> str:
-        """Removes this platform's ledger, and its namespace unless that was there before or holds anything else. Returns why it stays."""
+        """Removes the ledger of this platform, and its namespace unless that was there before or holds anything else. Returns why the namespace stays, ''
+        when it went."""
         names = self._mine()
         why = self.namespace_stays()
         # The state first: without it there is no ledger any more, whatever is left of it.
@@ -227,10 +235,12 @@ class Ledger:
 
     @property
     def journal_name(self) -> str:
+        """The name of the Secret that holds the journal."""
         return f"{self.platform}.journal"
 
     def open_journal(self, journal: dict, holder: dict) -> dict:
-        """Writes the journal and returns it as stored: {uid, version}. Raises Busy when another run has one."""
+        """Stores a journal, which is the lock. `journal`: {run, by, at, entries}; `holder`: see `lock.process`. Returns {uid, version} of the Secret. Raises
+        Busy, naming the holder, when another run has one."""
         main, parts = self._secrets("journal", self.journal_name, {"format": FORMAT, **journal})
         main["metadata"]["annotations"] = {ANNOTATION_HOLDER: json.dumps(holder)}
         for part in parts:
@@ -247,23 +257,26 @@ class Ledger:
             raise busy(holder) from exc
 
     def close_journal(self, uid: str) -> None:
-        """Deletes this very journal, and never another run's."""
+        """Deletes the journal with this uid. Does nothing when it is gone or another run's."""
         secret = self.cluster.get(SECRETS, self.namespace, self.journal_name)
         if secret and secret["metadata"]["uid"] == uid:
             self._delete_with_parts(secret)
 
     def state_version(self) -> str:
+        """The resourceVersion of the state: two equal ones mean that no release was recorded in between. '' when there is no state yet."""
         secret = self.cluster.get(SECRETS, self.namespace, f"{self.platform}.state")
         return secret["metadata"]["resourceVersion"] if secret else ""
 
     def save_revision(self, component: str, revision: int, manifests: list[dict]) -> None:
+        """Stores the manifests of one revision of a component, over what a run that failed may have left under its name."""
         main, parts = self._secrets("revision", self._revision_name(component, revision), manifests)
         for secret in [*parts, main]:
             secret["metadata"]["labels"][LABEL_COMPONENT_OF] = component
             self.cluster.apply(SECRETS, secret, force=True)
 
     def save(self, state: State, keep: int) -> None:
-        """Writes the state, then forgets the releases beyond `keep` and the revisions only they used."""
+        """Writes the state, without the releases beyond the newest `keep` deployed and `keep` failed ones, then deletes the revisions that only those used.
+        An error while deleting is ignored: the release is recorded by then. Changes `state` to what was written."""
         before = _used(state.releases)
         state.releases = _kept(state.releases, keep)
         used = _used(state.releases)
@@ -282,7 +295,8 @@ class Ledger:
                 self._delete_with_parts(self.cluster.get(SECRETS, self.namespace, self._revision_name(component, revision)))
 
     def planned_secrets(self, components: t.Mapping[str, int], first: bool) -> list[str]:
-        """Names of the Secrets that a release with these new revisions creates, for the preview."""
+        """The names of the Secrets that a release would create, for the preview. `components`: {component: number of its new revision}; `first`: whether it
+        would be the first release."""
         names = [self._revision_name(component, revision) for component, revision in components.items()]
         return [f"{self.platform}.state", *names] if first else names
 
@@ -292,7 +306,7 @@ class Ledger:
         return f"{self.platform}.{component.replace('_', '-')}.r{revision}"
 
     def _secrets(self, part: str, name: str, payload: t.Any) -> tuple[dict, list[dict]]:
-        """(the Secret that makes the payload real, the parts to be written before it)."""
+        """(the Secret that names all parts of a payload, the parts): the parts are written first, and count only once it is there."""
         blob = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
         pieces = [blob[i : i + PART_BYTES] for i in range(0, len(blob), PART_BYTES)]
         token = fingerprint(blob.hex())[:8]
@@ -316,7 +330,7 @@ class Ledger:
     def _delete_with_parts(self, secret: dict | None) -> None:
         if secret is None:
             return
-        # The Secret that makes the payload real goes first: what is left behind by a kill is then only unused parts.
+        # The Secret that names the parts goes first: a kill in between leaves only parts that nobody uses.
         self.cluster.delete(SECRETS, self.namespace, secret["metadata"]["name"], secret["metadata"]["uid"])
         for name in _more(secret):
             self.cluster.delete(SECRETS, self.namespace, name)
@@ -328,6 +342,7 @@ def _more(secret: dict) -> list[str]:
 
 
 def busy(journal: dict) -> Busy:
+    """The error for a platform whose journal another run holds. `journal`: that run's; {} when it is not known."""
     who, since = journal.get("by", "somebody"), journal.get("at", "an unknown time")
     return Busy(f"another run is writing to this platform: {who}, since {since}. Wait for it to end, then run again", by=who, since=since)
 

@@ -26,10 +26,10 @@ STALE_SECONDS = GIVE_UP_SECONDS + 15.0
 
 
 class Lock:
-    """Held from `acquire` to `release`. `check` raises LockLost once another run has taken over.
+    """The lock on a platform, from `acquire` or `take_over` to `release`, `stop` or `abandon`. A thread renews it every RENEW_SECONDS meanwhile.
 
-    Each renewal is for the very version of the journal that the last one left (as Kubernetes' leases are renewed), so that one who
-    stood still finds out that another has taken over, and one who was only cut off goes on.
+    Each renewal names the version of the journal that the last one left, as for the leases of Kubernetes: a run that stood still finds out that another has
+    taken over, and one that was only cut off goes on. `clock`: seconds of wall time, for tests.
     """
 
     def __init__(self, cluster: Cluster, ledger: Ledger, clock: t.Callable[[], float] = time.time) -> None:
@@ -42,12 +42,13 @@ class Lock:
         self._thread: threading.Thread | None = None
 
     def acquire(self, journal: dict) -> None:
-        """Writes the journal. Raises Busy, naming the holder, when another run has one."""
+        """Stores the journal and begins to renew it. Raises Busy, naming the holder, when another run has one; ApiError, Unreachable."""
         began = self.clock()
         self._hold(self.ledger.open_journal(journal, process()), began)
 
     def take_over(self, journal: dict) -> None:
-        """Makes a dead run's journal ours, to restore from it. Of several that try only one succeeds, the others are Busy."""
+        """Makes the journal of a run that ended early ours, so that its writes can be undone. `journal`: as `Ledger.load` returns it. Raises Busy when
+        another run is faster; ApiError, Unreachable."""
         notes = {ANNOTATION_RENEWED: self.cluster.server_time, ANNOTATION_HOLDER: json.dumps(process())}
         began = self.clock()
         try:
@@ -59,7 +60,7 @@ class Lock:
         self._hold({"uid": journal["uid"], "version": meta["resourceVersion"]}, began)
 
     def release(self) -> None:
-        """Deletes the journal."""
+        """Ends the renewing and deletes the journal. Raises ApiError, Unreachable."""
         self.stop()
         self.ledger.close_journal(self._uid)
 
@@ -71,14 +72,15 @@ class Lock:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the renewing and leaves the journal where it is: for a run that could not restore everything."""
+        """Ends the renewing and leaves the journal where it is, for the run that has taken over, or for the next one to restore from."""
         self._done.set()
         self.cluster.fence = None
         if self._thread:
             self._thread.join()
 
     def abandon(self) -> None:
-        """Ends the renewing, and says in the journal that nobody is at work any more, so that the next run need not wait to be sure."""
+        """Ends the renewing, and says in the journal that nobody is at work any more: the next run restores from it at once, without waiting for
+        STALE_SECONDS. Raises nothing: when it cannot be said, the next run waits."""
         self.stop()
         try:
             self._patch(self._uid, self._version, {ANNOTATION_HOLDER: json.dumps({"ended": True})})
@@ -86,7 +88,8 @@ class Lock:
             pass  # the next run finds out by itself
 
     def check(self) -> None:
-        """For before every write, and before one is tried again. Costs no request unless the last renewal is too old."""
+        """Returns when this run may write; called before every write and before one is tried again. Renews the lock first if the last renewal is older than
+        GIVE_UP_SECONDS, else it costs no request. Raises LockLost when another run may have taken over."""
         if self._renewer == threading.get_ident():
             return  # the renewal itself is being tried again
         if self._is_old():
@@ -137,12 +140,13 @@ class Lock:
 
 
 def alive(journal: dict, renewed: str, now: str) -> bool:
-    """Whether the run that wrote this journal may still be writing. `renewed` and `now` are times of the server, RFC 3339."""
+    """Whether the run that wrote a journal may still be writing. `journal`: as `Ledger.load` returns it. `renewed`, `now`: times of the API server (RFC
+    3339)."""
     return not _ended(journal["holder"]) and _seconds(now) - _seconds(renewed) < STALE_SECONDS
 
 
 def process() -> dict:
-    """Where this process can be looked up: {space, pid}. `space` tells machines, their boots and pid namespaces apart."""
+    """Where this process can be looked up, as {space, pid}. `space` is the same only for processes of one boot of one machine in one pid namespace."""
     return {"space": _space(), "pid": os.getpid()}
 
 

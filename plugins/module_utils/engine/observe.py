@@ -21,16 +21,20 @@ Types = t.Mapping[Ref, ResourceType]
 
 
 def recorded_types(cluster: Cluster, record: Record) -> dict[Ref, ResourceType]:
-    """The objects that the ledger says are ours, with their types; without those whose kind is no longer served."""
+    """{object: its type} for all that the ledger says is ours, without objects whose kind the API server no longer serves. Raises ApiError,
+    Unreachable."""
     served = group_kind(cluster.types().values())
     refs = (ref_from_key(key) for objects in record.values() for key in objects)
     return {ref: served[ref.group, ref.kind] for ref in refs if (ref.group, ref.kind) in served}
 
 
 def observe(cluster: Cluster, platform: str, record: Record, wanted: Types | None = None) -> dict[Ref, dict]:
-    """{ref: live object} of everything recorded and of everything wanted, whoever made it.
+    """Reads what is live: {object: its manifest with managedFields}, for everything that is in the record or in `wanted`, whoever made it. Objects that are
+    not there are left out.
 
-    An object is read in the version of its API in which we applied it last: what we own is named in the words of that version.
+    One LIST for each kind, or for each kind and namespace where the identity may not list further; a GET for what should have been in a list and was not. An
+    object is read in the version of its API in which we applied it last, because its managedFields name our fields in that version. `wanted`: {object: type}.
+    Raises ApiError, Unreachable.
     """
     refs = {**recorded_types(cluster, record), **(wanted or {})}
     live = _labelled(cluster, platform, refs)

@@ -21,9 +21,10 @@ Patience = t.Callable[[str, str], float]  # (component, reason) to seconds, 0 wh
 
 
 def patience(given: dict | None) -> Patience:
-    """Reads `{reason: seconds, component: {reason: seconds}}`. What is said of a component counts for it instead of what is said of all.
+    """Reads how long trouble may last before it fails a release: `{reason: seconds, component: {reason: seconds}}`. What is said of a component counts for it
+    instead of what is said of all.
 
-    Raises InvalidInput for anything else, naming each key.
+    Returns a function from (component, reason) to seconds, 0 for what was not named. Raises InvalidInput that names each wrong key.
     """
     every = {reason: value for reason, value in (given or {}).items() if not isinstance(value, dict)}
     own = {component: value for component, value in (given or {}).items() if isinstance(value, dict)}

@@ -28,10 +28,11 @@ def _changes_fixed(action: Action) -> bool:
 
 
 def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] | None = None) -> dict[Action, dict]:
-    """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these, and of
-    fields that cannot be changed.
+    """Asks the server what it would make of every create and update, without writing: {action: the object as it would be}. `kinds`: only the updates of these
+    kinds, and those of fields that cannot be changed; None for everything.
 
-    All refusals are collected into one InvalidInput.
+    What cannot be judged yet, because its namespace, role or policy comes in the same run, is left out and says so in `action.pending`. Raises one
+    InvalidInput with all refusals; ApiError for a token that has expired (401); Unreachable.
     """
     errors: list[str] = []
     # How a refusal names its policy: in quotes by the API server, in brackets by Gatekeeper.
@@ -62,7 +63,8 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] 
 
 
 def change(action: Action, after: dict | None) -> dict:
-    """One write for machines: {component, action, kind, namespace, name, fields, pending}."""
+    """One write for machines, as {component, action, kind, namespace, name, fields, pending, taken_over}. `after`: the object as the server has it, or would
+    have it; None when that is not known. `fields`: the paths that an update changes."""
     fields: list[str] = []
     if action.verb == UPDATE and after is not None:
         fields = changed_paths(action.before or {}, before_image(after))
@@ -81,7 +83,8 @@ def change(action: Action, after: dict | None) -> dict:
 
 
 def object_diff(action: Action, after: dict | None) -> dict:
-    """One Ansible diff: before and after as YAML of the fields that are ours, Secret values hidden."""
+    """One entry of Ansible's `diff`: before and after as YAML, of the fields that are ours. Values of Secrets are hidden; a key whose value changes is
+    marked. `after`: as for `change`."""
     old = {} if action.verb == CREATE else action.before or {}
     if action.verb == ORPHAN:
         old = {"metadata": {"labels": {key: value for key, value in action.live["metadata"].get("labels", {}).items() if key in OUR_LABELS}}}
@@ -112,7 +115,7 @@ def _yaml(obj: dict) -> str:
 
 
 def summary_lines(summary: dict[str, dict[str, int]]) -> list[str]:
-    """`namespaces  +3 ~0 -0 =2`, a line per component."""
+    """A line for each component, such as `namespaces  +3 ~0 -0 =2`: created, updated, deleted, unchanged. `summary`: as `Plan.summary` returns it."""
     width = max(map(len, summary), default=0)
     signs = ((CREATE, "+"), (UPDATE, "~"), (DELETE, "-"), (UNCHANGED, "="))
     return [

@@ -103,10 +103,13 @@ class Releaser:
     # --- entry points ------------------------------------------------------------------------------------------------
 
     def deploy(self, bundle: dict[str, list[dict]], components: t.Collection[str] | None = None) -> dict:
-        """Makes the platform what the bundle says. Returns the module's result.
+        """Makes the platform what the bundle says. Returns the result of the module.
 
-        `components`: what the run means to release. One that the bundle lacks was not described, which is an error: nothing is
-        pruned for having been left out of a run. Raises InvalidInput before anything is written.
+        `bundle`: {component: [manifests]}. `components`: what the run means to release. A component that the bundle lacks is an error: nothing is pruned for
+        having been left out of a run.
+
+        Raises before the first write: InvalidInput, WrongCluster, NotPermitted, Busy, TimedOut (something that is being deleted does not go), ApiError,
+        Unreachable. After it: ReleaseFailed, which says whether the state before was restored; LockLost, when another run has taken over and restores.
         """
         refuse_undescribed(bundle, components)
         Order.of(self.options.after, bundle)
@@ -127,7 +130,9 @@ class Releaser:
         return {**given, **{name: known[name] for name in dropped if name in known}}
 
     def roll_back(self, to: str, components: list[str] | None) -> dict:
-        """Returns to a kept release, whole or some components of it."""
+        """Returns to a kept release. `to`: its number, or `previous`; `components`: only these, None for all. Returns the result of the module, with the
+        number of that release as `returns_to`. Raises as `deploy`; InvalidInput also when changes lie between that going back does not undo, and
+        `allow_one_way` is not set."""
         state = self.load()
         target = state.find(to)
         unknown = set(components or []) - {*target["components"], *state.record}
@@ -147,7 +152,8 @@ class Releaser:
         return {**result, "returns_to": target["number"]}
 
     def tear_down(self, state: State, spared: t.Callable[[Ref], bool]) -> dict:
-        """Removes everything that was released but what `spared` names. The ledger stays, so that even this can be undone."""
+        """Removes everything that was released but what `spared` names, as a release of its own: the ledger stays, so that even this can be undone. Returns
+        the result of the module. Raises as `deploy`."""
         return self._release(Target({}, set(state.record), spared, after=(state.current or {}).get("after", {})), state)
 
     # --- the order of work -------------------------------------------------------------------------------------------
@@ -169,10 +175,13 @@ class Releaser:
         return {**self.carry_out(plan, state, vector, target, result), **self._planned(plan)}
 
     def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
-        """Raises NotPermitted when the identity lacks a permission that the plan, or listing what is in `read`, needs."""
+        """Raises NotPermitted, naming all that is missing, when the identity may not do what the plan, its undo, or listing what is in `read`, needs. `read`:
+        (type, namespace), with '' for all namespaces."""
         permit(self.cluster, plan, self.ledger.namespace, self.options.wait, read)
 
     def carry_out(self, plan: Plan, state: State, vector: dict, target: Target, result: dict) -> dict:
+        """Carries out a plan as one transaction and records it as a release. `vector`: see `vector`; `result`: as `_result` began it. Returns the result of
+        the module. Raises ReleaseFailed, LockLost, and what `deploy` raises before the first write."""
         afters = self._transact(plan, state, vector, target)
         if self.refused:
             raise ReleaseFailed(
@@ -183,7 +192,8 @@ class Releaser:
         return self._finished(result)
 
     def load(self) -> State:
-        """The state, after repairing what a killed run left behind."""
+        """Reads the ledger. If an earlier run was killed, its writes are undone first (not in check mode, where it is only told). Returns the state. Raises
+        Busy while that run may be alive; ReleaseFailed when it could not be undone; WrongCluster, InvalidInput, ApiError, Unreachable."""
         self.cluster.types()  # the first request: a wrong address or an expired token ends here
         state, journal = self.ledger.load()
         if journal is None:
@@ -221,12 +231,15 @@ class Releaser:
             self.progress(f"the state before it is restored, but not ready yet: {unsettled}")
 
     def described(self, release: dict, components: t.Collection[str]) -> dict[Ref, Desired]:
-        """The objects of some components as a kept release describes them."""
+        """The objects of some components as a kept release describes them. `release`: an entry of `State.releases`. Raises InvalidInput when the ledger has
+        lost a revision; ApiError, Unreachable."""
         revisions = [item for item in release["components"].items() if item[0] in components]
         manifests = self.cluster.each(lambda item: self.ledger.manifests(*item), revisions)
         return prepare({name: found for (name, _rev), found in zip(revisions, manifests)}, self.options.platform)
 
     def plan(self, target: Target, state: State) -> Plan:
+        """Compares what shall be with what is live and writes nothing. Raises InvalidInput for what cannot be released: an unknown kind, another platform's
+        object, a change that could not be undone, a name that nothing has; NotPermitted when the identity may not read it; ApiError, Unreachable."""
         types = self.cluster.types()
         resolved = resolve(target.desired, types)
         live = self._live(target, state, resolved)
@@ -328,7 +341,7 @@ class Releaser:
         return not self.options.prune or (ref.kind in PROTECTED and not self.options.prune_protected)
 
     def vector(self, target: Target, state: State) -> dict[str, tuple[int, bool, list[dict]]]:
-        """{component: (revision, whether it is new, manifests)} of the components in scope that have manifests."""
+        """{component: (number of its revision, whether it is new, manifests)} for the components in scope that have manifests."""
         bodies: dict[str, list[dict]] = {}
         for ref, item in sorted(target.desired.items()):
             bodies.setdefault(item.component, []).append(item.sent)

@@ -23,7 +23,9 @@ WAS_THERE = "it was there before the platform; only our labels go"
 
 
 def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
-    """Removes the platform and waits until it is gone. `data`: the claims too; `forget`: the ledger too."""
+    """Removes the platform and waits until it is gone. `data`: PersistentVolumeClaims go too, those of StatefulSets among them. `forget`: the ledger goes too
+    unless something had to stay; after that there is nothing to return to. Returns the result of the module. Raises as `Releaser.deploy`; TimedOut when
+    something is still there after TEARDOWN_SECONDS."""
     cluster, ledger = releaser.cluster, releaser.ledger
     state = releaser.load()
     live = observe(cluster, releaser.options.platform, state.record)
@@ -32,7 +34,7 @@ def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
     others = _not_ours(releaser, state, {ref: live[ref] for ref in owned})
     owned = {ref: rtype for ref, rtype in owned.items() if ref not in others}
     claims = _claims_of_sets(cluster, state, {ref: live[ref] for ref in owned}) if data else []
-    kept = _spared_names(releaser, owned, live, {ref for _component, ref in claims}, others, data)
+    kept = _staying(releaser, owned, live, {ref for _component, ref in claims}, others, data)
     result = releaser.tear_down(state, kept.__contains__)
     result["kept"] = [f"{ref}: {why}" for ref, why in sorted({**kept, **others}.items())]
     result["changes"] += [_claim_change(component, ref) for component, ref in claims]
@@ -61,7 +63,7 @@ def _not_ours(releaser: Releaser, state: State, live: dict[Ref, dict]) -> dict[R
     return {**anew, **{ref: WAS_THERE for ref in taken if ref in live}, **foreign}
 
 
-def _spared_names(
+def _staying(
     releaser: Releaser, owned: dict[Ref, ResourceType], live: dict[Ref, dict], claims: set[Ref], others: dict[Ref, str], data: bool
 ) -> dict[Ref, str]:
     """{object: why it stays}. `claims`: those of our StatefulSets, which go with the data. `others`: what is recorded and not ours."""

@@ -49,6 +49,7 @@ class Entry:
 
     @classmethod
     def of(cls, action: Action) -> Entry:
+        """The entry that undoes a write which is about to be made."""
         rtype, ref, live = action.rtype, action.ref, action.live or {}
         return cls(
             action.verb, rtype.group, rtype.version, rtype.kind, rtype.plural, rtype.namespaced,
@@ -61,21 +62,24 @@ class Entry:
 
     @classmethod
     def read(cls, line: dict) -> Entry:
-        """From a journal, whatever version of this collection wrote it: fields that are not known here are left out."""
+        """The entry that a journal has as a mapping. Fields that this version does not know, because a newer one wrote it, are left out."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in line.items() if name in known})
 
     @property
     def rtype(self) -> ResourceType:
+        """The type of the object, in the version of the API that `before` is written in."""
         version = (self.before or {}).get("apiVersion", "").rpartition("/")[2] or self.version
         return ResourceType(self.group, version, self.kind, self.plural, self.namespaced)
 
     @property
     def ref(self) -> Ref:
+        """The object that the entry is about."""
         return Ref(self.group, self.kind, self.namespace, self.name)
 
 
 def entries(plan: Plan) -> list[Entry]:
+    """The journal of a plan: an entry for each of its writes. Made before the first write, while the live objects are as they were."""
     return [Entry.of(action) for action in plan.writes]
 
 
@@ -89,7 +93,7 @@ class Restored:
     errors: list[str] = dataclasses.field(default_factory=list)
 
     def outcome(self, unsettled: str) -> str:
-        """For people. `unsettled`: what is back but not ready yet, '' when everything is."""
+        """What the undo did, for people. `unsettled`: what was put back and is not ready yet; '' when all of it is."""
         done = f"{len(self.back)} objects put back, {len(self.removed)} removed"
         kept = f", {len(self.kept)} kept: {'; '.join(self.kept)}" if self.kept else ""
         if self.errors:
@@ -100,11 +104,11 @@ class Restored:
 
 
 def restore(cluster: Cluster, journal: list[Entry], platform: str, check: Check = lambda: None) -> Restored:
-    """Undoes a run from its journal. Goes on after an error: the more is back, the better. `check` is called before each write, and
-    what it raises ends the work: another run may be at it.
+    """Undoes the writes of a run from its journal. What the run created goes first, backwards. Then what was there comes back in the order in which it is
+    applied: a namespace before its contents, a definition (whose schema may have changed) before its resources.
 
-    What is new goes first, in reverse. Then what was there comes back in the order in which it is applied: a namespace before
-    its contents, a definition (whose schema may have changed) before its resources.
+    `check` is called before each write; what it raises ends the work, because another run may be doing it. Any other error is noted, and the rest is still
+    put back. Returns what was done and what went wrong.
     """
     report = Restored()
     undo = Undo(cluster, platform, {entry.ref for entry in journal}, check, report)
@@ -131,6 +135,7 @@ class Undo:
     until: float = dataclasses.field(default_factory=lambda: time.monotonic() + UNDO_SECONDS)
 
     def one(self, entry: Entry) -> None:
+        """Undoes one write, and notes in `report` what came of it. An error goes there too; only what `check` raises is raised."""
         self.check()
         try:
             live = self.cluster.get(entry.rtype, entry.namespace, entry.name)

@@ -83,7 +83,7 @@ def _unlocked(releaser: Releaser, state: State, journal: dict, entries: list[Ent
 
 
 def unlock_lines(result: dict, check: bool) -> list[str]:
-    """For people: what was done, or would be, a line for each object that is not as before."""
+    """The result of `unlock` for people: what was done, or would be (`check`), and a line for each object that is not as it was before."""
     if not result["interrupted"]:
         return [f"not locked: platform {result['platform']} on {result['server']}"]
     who = f"the run of {result['interrupted']['by']} at {result['interrupted']['at']}"

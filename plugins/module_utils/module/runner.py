@@ -41,8 +41,8 @@ class Call:
 class Module:
     """What a module is, wherever it runs: as a program of its own (`run_as_module`), or in Ansible's worker (`run_in_worker`).
 
-    `looking`: from the parameters, whether the module only looks, and its finding is its result. Not having been able to look is
-    then told apart from a bad finding: the host counts as unreachable, and ansible-playbook ends with 4 instead of 2.
+    `looking`: tells from the parameters whether this run only reports what it finds. If it fails then, the host counts as unreachable, and
+    ansible-playbook ends with 4; 2 is left for a report of something bad.
     """
 
     work: t.Callable[[Call], dict]

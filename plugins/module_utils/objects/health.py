@@ -89,7 +89,7 @@ def stuck(obj: dict) -> Problem | None:
 
 
 def _without_pods(obj: dict) -> Problem | None:
-    """The suspicion that a controller may not create its pods: of these kinds, only events say so."""
+    """The suspicion that a controller may not create its pods. The status of these kinds does not say so, only events about them do."""
     spec, status = obj.get("spec", {}), obj.get("status", {})
     lacking = {
         "StatefulSet": status.get("replicas", 0) < spec.get("replicas", 1),

@@ -8,6 +8,7 @@ import re
 
 
 def creation_hint(message: str) -> str:
+    """What to do when pods of a workload cannot be created, by the message of the API server."""
     if "exceeded quota" in message:
         return "raise the namespace's quota (namespaces_list[].quota of the role namespaces), or ask for less"
     if "because it is being terminated" in message:
@@ -29,7 +30,7 @@ WEBHOOK_HINT = "the webhook's service does not answer: start it, or delete its w
 
 
 def scheduling_hint(message: str) -> str:
-    """Names the resources that no node has enough of; the scheduler's message says `3 Insufficient nvidia.com/gpu`."""
+    """What to do when no node takes a pod, by the message of the scheduler (`3 Insufficient nvidia.com/gpu`)."""
     short = sorted(set(re.findall(r"Insufficient ([\w./-]+?)[.,]?(?:\s|$)", message)))
     if short:
         return f"no node has enough {' and '.join(short)} free: add such nodes, free some, or lower the requests"

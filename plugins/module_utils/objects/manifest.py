@@ -25,7 +25,7 @@ ANNOTATION_SOURCE = "genai.platform/source"
 ANNOTATION_WAVE = "genai.platform/wave"
 # On any object of a component, with a text: what this revision does that going back does not undo.
 ANNOTATION_ONE_WAY = "genai.platform/one-way"
-# On any object, a text per line: what whoever described it knows to be wrong, for the check that says everything that is wrong.
+# On any object: what the role that describes it found wrong with its variables, a finding per line. The check of the bundle reports them with its own.
 ANNOTATION_FINDING = "genai.platform/finding"
 # Real API servers refuse more; the margin is for what we add ourselves.
 MAX_OBJECT_BYTES = 1_500_000

@@ -15,13 +15,13 @@ _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([numkMG
 
 
 def quantity(value: t.Any) -> fractions.Fraction | None:
-    """`100m`, `1Gi`, `2e3` or a number; None for what is none of them."""
+    """The amount that a quantity of Kubernetes says (`100m`, `1Gi`, `2e3`, or a number); None for what is no quantity."""
     match = _QUANTITY.fullmatch(str(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
     return fractions.Fraction(match[1]) * _SUFFIXES[match[2]] if match else None
 
 
 def quantity_text(amount: fractions.Fraction) -> str:
-    """In the largest binary unit that divides it, in thousandths below one: `12Gi`, `4`, `250m`."""
+    """An amount as a quantity: in the largest binary unit that divides it, in thousandths below one (`12Gi`, `4`, `250m`)."""
     for power, suffix in ((4, "Ti"), (3, "Gi"), (2, "Mi")):
         if amount and amount % 1024**power == 0:
             return f"{amount / 1024**power}{suffix}"

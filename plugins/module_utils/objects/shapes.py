@@ -8,14 +8,14 @@ import typing as t
 
 
 def mapping_at(value: t.Any, *keys: str) -> dict:
-    """The mapping below `keys`; an empty one where there is none. What has the wrong shape, the API server will say."""
+    """The mapping below `keys`; {} where there is none."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
 
 
 def mappings_at(value: t.Any, *keys: str) -> t.Iterator[tuple[int, dict]]:
-    """The mappings in the list below `keys`, with their positions."""
+    """The mappings in the list below `keys`, with their positions. Anything else in the list is left out."""
     items = mapping_at(value, *keys[:-1]).get(keys[-1])
     for index, item in enumerate(items if isinstance(items, list) else []):
         if isinstance(item, dict):
@@ -23,5 +23,6 @@ def mappings_at(value: t.Any, *keys: str) -> t.Iterator[tuple[int, dict]]:
 
 
 def text_at(value: dict, key: str) -> str:
+    """The text under a key; '' where there is none."""
     found = value.get(key)
     return found if isinstance(found, str) else ""

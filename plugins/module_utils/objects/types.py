@@ -24,9 +24,11 @@ class ResourceType:
 
     @property
     def api_version(self) -> str:
+        """As a manifest has it: `apps/v1`, or `v1` for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str = "", name: str = "") -> str:
+        """The path of an object in the API; of all objects of the type where there is no name."""
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
         if namespace and self.namespaced:
             parts += ["namespaces", namespace]
@@ -66,6 +68,7 @@ def group_kind(rtypes: t.Iterable[ResourceType]) -> dict[tuple[str, str], Resour
 
 
 def ref_of(rtype: ResourceType, obj: dict) -> Ref:
+    """The object that an entry of a list is, which has no apiVersion and kind of its own."""
     return Ref(rtype.group, rtype.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
 
 

@@ -16,7 +16,8 @@ NAMED = 10  # in a line for people
 
 
 def limit(most: str, known: int, option: str = "max_deleted") -> int:
-    """How many of `known` may be touched. `most`: a number, or a percentage, which is rounded up and never means fewer than LEAST."""
+    """How many of `known` objects may be touched. `most`: a number, or a percentage, which is rounded up and never means fewer than LEAST; `option`: what it
+    is called in an error. Raises InvalidInput when it is neither."""
     hit = re.fullmatch(r"(\d+)(%?)", most)
     if not hit:
         raise InvalidInput(f"{option}={most!r} is neither a number nor a percentage")
@@ -24,7 +25,7 @@ def limit(most: str, known: int, option: str = "max_deleted") -> int:
 
 
 def named(names: t.Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first NAMED names, for people, and how many more there are."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 

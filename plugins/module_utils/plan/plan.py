@@ -79,10 +79,11 @@ class Plan:
 
     @property
     def writes(self) -> list[Action]:
+        """The actions that change something in the cluster."""
         return [action for action in self.actions if action.verb in WRITES]
 
     def waves(self) -> list[list[Action]]:
-        """Creates and updates, in the order they may be sent; those of one wave all at once."""
+        """The creates and updates, a list for each wave, in the order in which they are applied."""
         by_wave: dict[int, list[Action]] = collections.defaultdict(list)
         for action in self.actions:
             if action.verb in (CREATE, UPDATE):
@@ -90,7 +91,7 @@ class Plan:
         return [by_wave[wave] for wave in sorted(by_wave)]
 
     def first(self) -> list[Action]:
-        """Autoscalers that are removed from what gets replicas of its own: they would set them back while they are there."""
+        """The deletes that come before everything else: of autoscalers whose workload gets replicas of its own, which they would set back."""
         freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in spec_of(a.desired.body)}
         return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(scale_targets([a.live]))]
 
@@ -115,7 +116,8 @@ class Plan:
         return table
 
     def record(self, afters: dict[Action, dict], known: Record, scope: t.Collection[str]) -> Record:
-        """The ledger's record of the components in scope: prints of what was applied (`afters`), the known ones of the rest."""
+        """The ledger's record of the components in scope: fingerprints of what was applied (`afters`: {action: the object as the server has it}), those
+        already known (`known`) of what was not."""
         prints = {key: found for objects in known.values() for key, found in objects.items()}
         record: Record = {name: {} for name in scope}
         for action in self.actions:
@@ -129,7 +131,9 @@ class Plan:
 
 
 def resolve(desired: dict[Ref, Desired], types: dict[tuple[str, str], ResourceType]) -> dict[Ref, tuple[ResourceType, str]]:
-    """{ref: (type, why it is pending)}. A kind whose definition is in the bundle is pending; an unknown kind is an error."""
+    """Finds the type of each object in the API. `types`: {(apiVersion, kind): type}. Returns {object: (type, why it is pending)}: an object whose definition
+    comes in the same run is pending, '' for the others. Raises one InvalidInput for all that the cluster does not know, and for a namespace that is missing
+    or must go."""
     coming = dict(_types_to_come(item.body for item in desired.values()))
     resolved, errors = {}, []
     for ref, item in desired.items():
@@ -234,8 +238,8 @@ def _platform_of(obj: dict) -> str:
 
 
 def is_stranger(obj: dict) -> bool:
-    """Whether only others made this object: it has neither a platform's label nor a field of ours. Where ours was deleted, somebody may
-    have made their own under its name."""
+    """Whether only others made a live object: it has neither the label of a platform nor a field of ours. That is also so where ours was deleted and somebody
+    made another of its name."""
     return not _platform_of(obj) and not owned_fields(obj)
 
 
@@ -264,7 +268,7 @@ def refuse_irreversible(plan: Plan) -> None:
 
 
 def note_replacements(plan: Plan) -> None:
-    """On a way back: what the server takes no change of is deleted and made anew."""
+    """Marks the updates that the server would refuse on the way back, of a ConfigMap or Secret that is immutable: it is deleted and made anew."""
     for action in plan.actions:
         if action.verb == UPDATE and action.ref.builtin in REPLACEABLE and action.live and action.live.get("immutable"):
             fields = ("data", "binaryData", "immutable")
@@ -326,7 +330,7 @@ def _leftovers(
 
 
 def serves(action: Action, service: Action) -> bool:
-    """Whether what an action writes, or leaves as it is, has the pods of a Service that is described."""
+    """Whether the workload of one action has the pods that the Service of another selects."""
     selector = spec_of(service.desired.body).get("selector") if service.desired else None
     same = action.ref.namespace == service.ref.namespace and action.ref.builtin in WORKLOADS
     return bool(selector) and same and action.desired is not None and selects(t.cast(dict, selector), action.desired.body)

@@ -15,15 +15,18 @@ Record = t.Dict[str, t.Dict[str, t.List[str]]]
 
 
 def record_key(ref: Ref) -> str:
+    """The name of an object in the record: `group/kind/namespace/name`."""
     return "/".join(ref)
 
 
 def ref_from_key(key: str) -> Ref:
+    """The object that a name in the record stands for."""
     return Ref(*key.split("/", 3))
 
 
 def merged_record(known: Record, new: Record) -> Record:
-    """The record after a run that spoke for the components in `new`; an object that moved belongs to its new component alone."""
+    """The record after a run. `known`: before it; `new`: of the components that the run spoke for. An object that moved to another component is in the new
+    one only."""
     claimed = {key for objects in new.values() for key in objects}
     outside = {name: {key: prints for key, prints in objects.items() if key not in claimed} for name, objects in known.items() if name not in new}
     return {name: objects for name, objects in {**outside, **new}.items() if objects}

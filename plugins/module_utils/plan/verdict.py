@@ -61,7 +61,7 @@ class Before:
     pods: t.Mapping[Ref, t.Mapping[str, dict]] = dataclasses.field(default_factory=dict)
 
     def was_broken(self, ref: Ref) -> bool:
-        """Whether a workload was in trouble, and not only about to be ready."""
+        """Whether a workload was in trouble at the reading, and not only about to be ready."""
         if ref not in self.live:
             return False
         pods = self.pods.get(ref, {}).values()
@@ -87,8 +87,8 @@ class Before:
         return self.had(ref, live, pod, container) or (then is not None and _in_trouble(then))
 
     def explains(self, ref: Ref, live: dict, pods: t.Iterable[dict]) -> bool:
-        """Whether a workload is still not ready for nothing but what was so before: what was written has reached all of its pods, and
-        those that are not ready were there."""
+        """Whether a workload that is still not ready is so only for what was so at the reading: what was written has reached all of its pods, and those that
+        are not ready were not ready then."""
         unready = [pod for pod in pods if not condition_is(pod, "Ready") and not pod["metadata"].get("deletionTimestamp")]
         if not unready or not rolled_out(live):
             return self.had(ref, live)
@@ -96,7 +96,8 @@ class Before:
 
 
 def before(unready: t.Mapping[Ref, dict], pods: t.Iterable[dict]) -> Before:
-    """`unready`: the live objects of workloads that are not ready; `pods`: all of their namespaces."""
+    """A reading from before the first write, to compare with. `unready`: {workload: live object} of those that are not ready; `pods`: all pods of their
+    namespaces."""
     owners = {(ref.kind, ref.namespace, ref.name): ref for ref in unready if ref.builtin in WORKLOADS}
     owned: dict[Ref, dict[str, dict]] = {}
     for pod in pods:

@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """docs/how_it_works.md is true: its picture of the rooms is what the code imports, and its stations exist."""
 from __future__ import annotations
 

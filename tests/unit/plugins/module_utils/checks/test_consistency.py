@@ -163,18 +163,6 @@ def test_what_cannot_be_judged_here(objects):
     assert said(*objects) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "amount"),
-    [
-        ("1", 1), (2, 2), (0.5, Fraction(1, 2)), ("100m", Fraction(1, 10)), ("1Ki", 1024), ("1.5Gi", 3 * 2**29), ("1e3", 1000), ("2E", 2 * 10**18),
-        (".5", Fraction(1, 2)), ("1k", 1000), ("10n", Fraction(1, 10**8)), ("", None), ("1GB", None), ("lots", None), (None, None), (True, None),
-        ("1e9999999", None),
-    ],
-)  # fmt: skip
-def test_quantities(text, amount):
-    assert quantity(text) == amount
-
-
 def test_a_pod_counts_what_the_scheduler_counts():
     """The example of the documentation on sidecars: each init container beside the sidecars before it, or all that runs."""
     spec = {
