@@ -57,7 +57,8 @@ CHECKS = \
 	--step 'sanity and unit' '$(BIN)/python tests/tools/sanity.py $(1) && $(BIN)/python -m pytest tests/unit' \
 	--beside app 'cd app && $(BIN)/python -m pytest -q --numprocesses 3' \
 	--step lint 'yamllint --strict . && antsibull-changelog lint && $(BIN)/python tests/tools/lint.py --nocolor' \
-	--beside render '$(BIN)/python -m pytest tests/render'
+	--beside render '$(BIN)/python -m pytest tests/render' \
+	--beside types 'cd app && $(BIN)/ruff check --no-cache . && $(BIN)/mypy --cache-dir $(CACHE)/mypy src'
 
 .PHONY: check
 check: collections ## lint, quick sanity, unit, app and render tests: no cluster, about 2.5 min; V=1 shows everything
@@ -155,3 +156,8 @@ soak-hostile: collections ## releases and rollbacks in a hostile cluster, that o
 bench-app: venv ## measures the inference service against the bare model and its peers: RUNS=5, about 50 min
 	@$(BIN)/python tests/benchmarks/app/bench_app.py --runs $(RUNS) $(ARGS)
 	@$(BIN)/python tests/benchmarks/app/overload.py
+
+# As `bench-pairs`, of the inference service. Needs the machine to itself.
+.PHONY: bench-app-pairs
+bench-app-pairs: venv ## measures the inference service of this checkout against that of BEFORE=<commit>, by turns: RUNS=5, about 15 min
+	@$(BIN)/python tests/benchmarks/app/app_pairs.py --before $(BEFORE) --runs $(RUNS) $(ARGS)

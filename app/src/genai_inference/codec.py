@@ -96,9 +96,9 @@ def read_npy(body: bytes) -> NDArray[Any]:
 @lru_cache(maxsize=64)  # clients send the same header again and again; reading one takes longer than all the rest
 def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     file = io.BytesIO(header)
-    if npy.read_magic(file) != (1, 0):  # type: ignore[no-untyped-call]
+    if npy.read_magic(file) != (1, 0):
         raise ValueError("another version")
-    shape, fortran, dtype = npy.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    shape, fortran, dtype = npy.read_array_header_1_0(file)
     if dtype.name not in RAW_TYPES:
         raise InputError(f"tensor: one of {', '.join(RAW_TYPES)} expected, got {dtype.name}")
     if any(size < 0 for size in shape):

@@ -135,7 +135,7 @@ def utilization(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     try:
-        return torch.cuda.utilization(device) / 100
+        return float(torch.cuda.utilization(device)) / 100
     except Exception:  # each vendor's library has errors of its own
         return None
 
@@ -177,12 +177,12 @@ class Graph(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # says where and in what type it computes
         with torch.no_grad():
-            traced = torch.jit.trace(network, torch.zeros((2, *shape)), check_trace=False)  # type: ignore[no-untyped-call]
-            self.graph = torch.jit.optimize_for_inference(traced)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(network, torch.zeros((2, *shape)), check_trace=False)
+            self.graph = torch.jit.optimize_for_inference(traced)
 
     def forward(self, images: Tensor) -> Tensor:
         # Without what the executor would do on top of it, for each shape anew: its fuser hangs in Debian's torch.
-        with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+        with torch.jit.optimized_execution(False):
             scores: Tensor = self.graph(images)
         return scores
 
@@ -191,9 +191,9 @@ def place(network: nn.Module, device: torch.device, dtype: str, compiled: bool, 
     """The network where and how it is to compute. `shape` is that of an instance."""
     # channels_last is what convolutions are fastest in, on CPUs and GPUs.
     network = network.to(device, getattr(torch, dtype))
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     if compiled:
-        network.compile(dynamic=True)  # type: ignore[no-untyped-call]  # once for any size of a batch, not once for each
+        network.compile(dynamic=True)  # once for any size of a batch, not once for each
     elif device.type == "cpu" and dtype == "float32":
         return Graph(network, shape)
     return network

@@ -306,7 +306,8 @@ class Bucket:
         return f"s3://{self.bucket}/{self.prefix}"
 
     def copy(self, intake: Intake) -> None:
-        client, objects = _s3(), []
+        client = _s3()
+        objects: list[dict[str, Any]] = []
 
         def list_all() -> None:
             objects[:] = self._list(client)

@@ -74,7 +74,8 @@ def _fit(images: Batch, labels: Labels, seed: int) -> DigitsNet:
     use_threads(1)  # faster for so small a network, and the result does not depend on the number of cores
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
-    network = DigitsNet(SHAPE, len(LABELS)).train()
+    network = DigitsNet(SHAPE, len(LABELS))
+    network.train()
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
@@ -83,7 +84,8 @@ def _fit(images: Batch, labels: Labels, seed: int) -> DigitsNet:
             scores = network(_shifted(x[chosen]))
             _step(optimiser, nn.functional.cross_entropy(scores, y[chosen], label_smoothing=0.05))
         schedule.step()
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _shifted(images: Tensor) -> Tensor:

@@ -129,9 +129,10 @@ class Bench:
     folder: pathlib.Path
     samples: Samples
     where: Where = Where()
+    source: pathlib.Path = ROOT / "app/src"
 
     def variables(self, model: str, port: int) -> dict[str, str]:
-        path = os.pathsep.join([str(ROOT / "app/src"), str(HERE / "servers")])
+        path = os.pathsep.join([str(self.source), str(HERE / "servers")])
         ours = {"GENAI_MODEL_DIR": str(self.package(model)), "GENAI_PORT": str(port), "GENAI_HOST": "127.0.0.1", "GENAI_DRAIN_SECONDS": "20", "GENAI_DEVICE": self.where.device}
         theirs = {"BENCH_MODEL": str(self.package(model)), "BENCH_PORT": str(port), "BENCH_BATCH": str(self.where.batch), "BENCH_DEVICE": self.where.device}
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -15,6 +15,7 @@ import pytest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "app"))
 
+import app_pairs
 import bench_app
 import client
 import overload
@@ -170,3 +171,16 @@ def test_the_client_counts_what_is_answered(rest, rate):
     assert 0 < seen["p50"] <= seen["p95"] <= seen["p99"]
     if rate:  # no more than were due
         assert seen["statuses"]["200"] <= rate * 0.5 + 2
+
+
+def test_a_pair_is_slower_when_it_does_less_a_second_or_takes_longer():
+    assert app_pairs.slower([100.0, 200.0, 300.0], [50.0, 100.0, 300.0], more_is_better=True) == 2.0
+    assert app_pairs.slower([10.0, 20.0, 30.0], [11.0, 22.0, 90.0], more_is_better=False) == pytest.approx(1.1)
+
+
+def test_pairs_leave_out_what_was_not_measured():
+    sides = {"before": Samples({"throughput": [100.0], "one at a time, p50": [2.0]}), "after": Samples({"throughput": [80.0], "one at a time, p50": [1.0]})}
+    assert app_pairs.table({"digits": sides}).splitlines()[2:] == [
+        "| digits | throughput | 100.00 | 80.00 | requests/s | 1.25 x |",
+        "| digits | one at a time, p50 | 2.00 | 1.00 | ms | 0.50 x |",
+    ]
