@@ -17,7 +17,7 @@ import pytest
 from checks import check
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi.testclient import TestClient
-from issuer import AUDIENCE, MAKERS, Issuer
+from issuer import AUDIENCE, MAKERS, Issuer, listening
 from stub import digit, loaded
 from waiting import eventually
 
@@ -33,12 +33,8 @@ INVALID = 'Bearer error="invalid_token"'
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    """One that listens and has a key, `first`."""
-    issuer = Issuer()
-    issuer.rotate("first")
-    issuer.start()
-    yield issuer
-    issuer.stop()
+    with listening() as issuer:
+        yield issuer
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from checks import check
-from issuer import AUDIENCE, Issuer
+from issuer import AUDIENCE, Issuer, listening
 from processes import PREDICT, Server, Start
 from stub import digit
 from waiting import LIMIT_SECONDS, eventually
@@ -112,11 +112,8 @@ KEY = "a-long-random-word"
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[Issuer]:
-    issuer = Issuer()
-    issuer.rotate("first")
-    issuer.start()
-    yield issuer
-    issuer.stop()
+    with listening() as issuer:
+        yield issuer
 
 
 @pytest.fixture(scope="module")

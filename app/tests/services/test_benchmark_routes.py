@@ -38,7 +38,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def api(postgres_server: Backing, clock: Clock) -> Iterator[TestClient]:
-    app = create_app(Settings(database_url=postgres_server.url, reload_seconds=0), lambda _: loaded())
+    """A service that waits for PostgreSQL for longer than a busy machine takes to answer."""
+    settings = Settings(database_url=postgres_server.url, reload_seconds=0, store_timeout_seconds=5)
+    app = create_app(settings, lambda _: loaded())
     app.state.service.benchmarks = Benchmarks(app.state.service.postgres, clock)
     with TestClient(app) as client:
         eventually(lambda: client.get("/ready").status_code == 200, "ready")

@@ -4,6 +4,8 @@ import json
 import ssl
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -91,6 +93,16 @@ class Issuer:
         algorithm, key = self.keys[kid]
         payload = {name: value for name, value in usual.items() if value is not None}
         return jwt.encode(payload, key, algorithm, {"kid": kid, **(header or {})})
+
+
+@contextmanager
+def listening() -> Iterator[Issuer]:
+    """An issuer that listens and has a key, `first`."""
+    issuer = Issuer()
+    issuer.rotate("first")
+    issuer.start()
+    yield issuer
+    issuer.stop()
 
 
 def context(file: Path) -> ssl.SSLContext:
