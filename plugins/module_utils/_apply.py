@@ -10,7 +10,9 @@ import typing as t
 from ._cluster import Cluster
 from ._errors import ApiError, TimedOut, Unreachable
 from ._fields import removals, spec_of
+from ._health import WORKLOADS
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
+from ._order import Order
 from ._plan import ORPHAN, Action, Plan, is_policy
 from ._refusals import explain, unanswered
 from ._types import ResourceType
@@ -97,16 +99,44 @@ def hold_again(cluster: Cluster, plan: Plan, afters: dict[Action, dict], check: 
             afters[action] = cluster.apply(action.rtype, action.body, force=True)
 
 
-def apply_deletes(cluster: Cluster, plan: Plan, progress: t.Callable[[str], None], check: Check) -> None:
-    """Prunes what the ledger owns and the bundle no longer has."""
-    for batch in plan.deletes():
-        _delete(cluster, batch, progress, check)
+def apply_deletes(cluster: Cluster, plan: Plan, progress: t.Callable[[str], None], check: Check, order: Order, seconds: float) -> None:
+    """Prunes what the ledger owns and the bundle no longer has, backwards. Raises TimedOut for what is still there after `seconds`, although
+    what goes next is needed until it is gone."""
+    batches = plan.deletes(order)
+    for number, batch in enumerate(batches):
+        next_ones = [action for later in batches[number + 1:] for action in later]
+        awaited = [action for action in batch if _goes_before(action, next_ones, order)]
+        _delete(cluster, batch, progress, check, awaited)
+        _await_removal(cluster, awaited, progress, seconds)
         until_in_force(action.ref for action in batch)
 
 
-def _delete(cluster: Cluster, batch: list[Action], progress: t.Callable[[str], None], check: Check) -> None:
+def _goes_before(action: Action, later: list[Action], order: Order) -> bool:
+    """Whether an object has to be gone before the removal goes on: pods of a component that comes after another, as long as that is there;
+    and a custom resource, whose operator may have to clean up, and whose definition would take it along."""
+    if not action.ref.builtin:
+        return any(each.ref.builtin in (*WORKLOADS, *DEFINITIONS) for each in later)
+    ahead = order.before.get(action.component, frozenset())
+    return action.ref.builtin in WORKLOADS and any(each.component in ahead for each in later)
+
+
+def _await_removal(cluster: Cluster, awaited: list[Action], progress: t.Callable[[str], None], seconds: float) -> None:
+    if not awaited:
+        return
+    progress(f"waiting until {len(awaited)} objects are gone ({_kinds(awaited)})")
+    uids = {action.ref: (action.live or {})["metadata"]["uid"] for action in awaited}
+    left = cluster.gone([(action.rtype, action.ref) for action in awaited], seconds, uids)
+    if left:
+        now = {action.ref: cluster.get(action.rtype, action.ref.namespace, action.ref.name) for action in awaited if action.ref in left}
+        held = "; ".join(f"{ref}: {held_by(live)}" for ref, live in now.items() if live)
+        raise TimedOut(f"deleted, but still there after {seconds:.0f} s, and what it needs until then goes next: {held}")
+
+
+def _delete(
+    cluster: Cluster, batch: list[Action], progress: t.Callable[[str], None], check: Check, awaited: t.Collection[Action] = ()
+) -> None:
     progress(f"deleting {len(batch)} objects ({_kinds(batch)})")
-    cluster.each(lambda action: _delete_one(cluster, action, check), batch)
+    cluster.each(lambda action: _delete_one(cluster, action, check, action in awaited), batch)
 
 
 def until_in_force(written: t.Iterable[Ref]) -> None:
@@ -116,14 +146,14 @@ def until_in_force(written: t.Iterable[Ref]) -> None:
         time.sleep(POLICY_SECONDS)
 
 
-def _delete_one(cluster: Cluster, action: Action, check: Check) -> None:
+def _delete_one(cluster: Cluster, action: Action, check: Check, foreground: bool) -> None:
     check()
     ref, uid = action.ref, (action.live or {})["metadata"]["uid"]
     try:
         if action.verb == ORPHAN:
             let_go(cluster, action.rtype, ref, uid)
         else:
-            cluster.delete(action.rtype, ref.namespace, ref.name, uid)
+            cluster.delete(action.rtype, ref.namespace, ref.name, uid, foreground)
     except ApiError as exc:
         now = cluster.get(action.rtype, ref.namespace, ref.name) if exc.status in (404, 409) else action.live
         if now and now["metadata"]["uid"] == uid:  # else it is gone, and what has its name by now is another object

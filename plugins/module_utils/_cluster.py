@@ -304,9 +304,11 @@ class Cluster:
         body = {"apiVersion": rtype.api_version, "kind": rtype.kind, "metadata": meta, "spec": {"replicas": replicas}}
         self.apply(rtype, body, force=True, manager=REPLICAS_MANAGER)
 
-    def delete(self, rtype: ResourceType, namespace: str, name: str, uid: str | None = None) -> bool:
-        """Deletes in the background; False when it was gone already. With `uid`, only that very object."""
-        options: dict[str, t.Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+    def delete(self, rtype: ResourceType, namespace: str, name: str, uid: str | None = None, foreground: bool = False) -> bool:
+        """Deletes; False when it was gone already. With `uid`, only that very object. `foreground`: the object is there until what it
+        owns, such as its pods, is gone."""
+        policy = "Foreground" if foreground else "Background"
+        options: dict[str, t.Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:

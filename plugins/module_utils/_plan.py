@@ -13,6 +13,7 @@ from ._fields import (
     Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
 )
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind
+from ._order import Order
 from ._types import ResourceType
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
@@ -107,14 +108,17 @@ class Plan:
         freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in spec_of(a.desired.body)}
         return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(hpa_targets([a.live]))]
 
-    def deletes(self) -> list[list[Action]]:
-        """Batches in reverse order of waves; data goes just before the namespaces that would take it along."""
-        batches: dict[float, list[Action]] = collections.defaultdict(list)
+    def deletes(self, order: Order = Order({})) -> list[list[Action]]:
+        """Batches in reverse: components that come after others go before them, and of each what was written last. Data goes just before
+        the namespaces that would take it along, and these go when everything else has."""
+        stage = {name: number for number, names in enumerate(order.stages()) for name in names}
+        batches: dict[tuple[float, float], list[Action]] = collections.defaultdict(list)
         first = self.first()
         for action in self.actions:
             if action.verb in (DELETE, ORPHAN) and action not in first:
-                batches[0.5 if action.ref.kind in DATA else action.wave].append(action)
-        return [batches[wave] for wave in sorted(batches, reverse=True)]
+                wave = 0.5 if action.ref.kind in DATA else action.wave
+                batches[stage.get(action.component, 0) if wave >= 1 else -1, wave].append(action)
+        return [batches[key] for key in sorted(batches, reverse=True)]
 
     def summary(self) -> dict[str, dict[str, int]]:
         """{component: {create, update, delete, unchanged}}; kept objects count as unchanged, those let go as deleted."""

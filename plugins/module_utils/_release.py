@@ -9,10 +9,10 @@ import datetime
 import typing as t
 import uuid
 
-from ._answers import serves
-from ._apply import apply_deletes, apply_early, apply_plan, held_by, hold_again
+from ._apply import apply_deletes, held_by, hold_again
 from ._cluster import Cluster
 from ._consistency import refuse_contradictions
+from ._course import Course
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
 from ._evict import Leaving, revisions_left
 from ._health import WORKLOADS, not_ready
@@ -20,6 +20,7 @@ from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
 from ._lock import Lock, alive
 from ._limit import refuse_too_many_deletions, refuse_undescribed
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
+from ._order import After, Order
 from ._observe import observe, recorded_types
 from ._patience import Patience, patience
 from ._permissions import permit
@@ -30,10 +31,9 @@ from ._plan import (
 )
 from ._preview import UNCHANGEABLE, change, diff, dry_run, summary_lines
 from ._references import missing
-from ._refusals import unanswered
 from ._types import ResourceType, group_kind
 from ._undo import Entry, Restored, entries, restore
-from ._verdict import Before, before, scope, unready_of
+from ._verdict import Before, Scope, before, scope, unready_of
 from ._wait import PODS, Waiter
 
 ADMISSION_SECONDS = 2  # until the API server judges pods by a quota or a label that has just been written
@@ -60,6 +60,7 @@ class Options:
     consistency: bool = True
     keep: int = 10
     patience: Patience = patience(None)
+    after: After = dataclasses.field(default_factory=dict)
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -70,7 +71,7 @@ class Target:
     `references`: whether everything that its objects name has to be there. Going back must not fail for that.
     `limited`: whether `max_deleted` holds. A rollback or a teardown says itself what goes. `back`: whether this is a way back, on which
     what the server takes no change of is made anew, and pods of the revision that is left may be evicted. `repair`: whether it puts
-    right what others changed: that stays, also where it is not enough.
+    right what others changed: that stays, also where it is not enough. `after`: see Order.
     """
 
     desired: dict[Ref, Desired]
@@ -81,6 +82,11 @@ class Target:
     limited: bool = False
     back: bool = False
     repair: bool = False
+    after: After = dataclasses.field(default_factory=dict)
+
+    def order(self, plan: Plan) -> Order:
+        """What of the plan comes after what."""
+        return Order.of(self.after, {action.component for action in plan.actions})
 
 
 class Releaser:
@@ -104,12 +110,19 @@ class Releaser:
         pruned for having been left out of a run. Raises InvalidInput before anything is written.
         """
         refuse_undescribed(bundle, components)
+        Order.of(self.options.after, bundle)
         desired = prepare(bundle, self.options.platform)
         if self.options.consistency:
             refuse_contradictions(desired)
         state = self.load()
         scope = set(bundle) | (set(state.record) if self.options.complete else set())
-        return self._release(Target(desired, scope, self._spared, references=self.options.references, limited=True), state)
+        return self._release(Target(desired, scope, self._spared, references=self.options.references, limited=True, after=self._after(bundle, scope, state)), state)
+
+    def _after(self, bundle: t.Collection[str], scope: set[str], state: State) -> After:
+        """What comes after what: of components that are dropped as the ledger knows it, and nothing comes after these any more."""
+        dropped, known = scope - set(bundle), (state.current or {}).get("after", {})
+        given = {name: set(others) - dropped for name, others in self.options.after.items()}
+        return {**given, **{name: known[name] for name in dropped if name in known}}
 
     def roll_back(self, to: str, components: list[str] | None) -> dict:
         """Returns to a kept release, whole or some components of it."""
@@ -127,12 +140,13 @@ class Releaser:
             )
         # A return of some components is a state of its own: what came before it is what it changed.
         number = None if components else target["number"]
-        result = self._release(Target(self.described(target, chosen), chosen, self._spared, number, back=True), state)
+        after = {**(state.current or {}).get("after", {}), **target.get("after", {})}
+        result = self._release(Target(self.described(target, chosen), chosen, self._spared, number, back=True, after=after), state)
         return {**result, "returns_to": target["number"]}
 
     def tear_down(self, state: State, spared: t.Callable[[Ref], bool]) -> dict:
         """Removes everything that was released but what `spared` names. The ledger stays, so that even this can be undone."""
-        return self._release(Target({}, set(state.record), spared), state)
+        return self._release(Target({}, set(state.record), spared, after=(state.current or {}).get("after", {})), state)
 
     # --- the order of work -------------------------------------------------------------------------------------------
 
@@ -147,7 +161,7 @@ class Releaser:
         if self.options.check:
             return self._preview(plan, state, vector, result)
         if not plan.writes:
-            self._wait(plan, target, {}, Before())
+            self.not_ready = self._beside(scope(plan).beside) if self.options.wait else []
             return self._finished(result)
         dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
         return self.carry_out(plan, state, vector, target, result)
@@ -328,12 +342,12 @@ class Releaser:
         release = self._entry(state, started, target)
         try:
             leaving = self._leaving(plan) if target.back else {}
-            reading = self._before(plan)
+            reading = self._before(plan, target)
             afters = self._applied(plan, target, leaving, reading)
             hold_again(self.cluster, plan, afters, self.lock.check)
-            apply_deletes(self.cluster, plan, self.progress, self.lock.check)
+            apply_deletes(self.cluster, plan, self.progress, self.lock.check, target.order(plan), self.options.wait_timeout)
             self.lock.check()
-            self._record(plan, afters, state, vector, target.scope, release)
+            self._record(plan, afters, state, vector, target, release)
         except LockLost:
             self.lock.stop()  # the run that took over has restored, or will
             raise
@@ -346,24 +360,21 @@ class Releaser:
         return afters
 
     def _applied(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> dict[Action, dict]:
-        """Writes, and waits; {action: the object as it is now}. What has to come last comes when all else is ready: what a webhook judges
-        whose Service is in the bundle and does not answer yet. A repair goes on after any refusal, and what is refused stays as it is."""
-        services = {action.ref: action for action in plan.actions if action.desired and action.ref.builtin == "Service"}
-        cluster, force, check = self.cluster, self.options.force, self.lock.check
-        is_early = (lambda exc: True) if target.repair else (lambda exc: unanswered(exc) in services)
-        afters, early = apply_plan(cluster, plan, self.options.platform, force, self.progress, check, is_early)
-        if early:
-            asked = [services[ref] for ref in map(unanswered, early.values()) if ref in services]
-            self._wait(Plan([action for action in plan.actions if any(serves(action, service) for service in asked)]), target, leaving, reading)
-            more, refused = apply_early(cluster, [*early], force, self.progress, check)
-            if refused and not target.repair:
-                raise next(iter(refused.values()))
-            self.refused += [f"{exc.message}{self._made_anew(action)}" for action, exc in refused.items()]
-            for action in refused:
-                action.verb = UNCHANGED
-            afters.update(more)
-        self._wait(plan, target, leaving, reading)
-        return afters
+        """Writes each component once those before it are ready, and waits for all; {action: the object as it is now}. A repair goes on after
+        any refusal, and what is refused stays as it is."""
+        course = Course(
+            self.cluster, plan, target.order(plan), self.options.platform, self.options.force, self.progress, self.lock.check, target.repair
+        )
+        if self.options.wait:
+            self._wait(course, target, leaving, reading)
+        else:
+            while course.go_on(()):
+                pass
+            course.finish({})
+        self.refused += [f"{exc.message}{self._made_anew(action)}" for action, exc in course.refused.items()]
+        for action in course.refused:
+            action.verb = UNCHANGED
+        return course.afters
 
     def _made_anew(self, action: Action) -> str:
         """Puts back what a repair deleted to make it anew, which was refused then; says what became of it."""
@@ -406,20 +417,33 @@ class Releaser:
         entry = {"number": state.next_number, "status": DEPLOYED, "at": started, "run": self.run_id, **self.options.facts}
         return {**entry, "rolled_back_to": target.rolled_back_to} if target.rolled_back_to else entry
 
-    def _before(self, plan: Plan) -> Before:
+    def _before(self, plan: Plan, target: Target) -> Before:
         """A reading of what is not ready before the first write, of all that will be waited for."""
-        unready = unready_of(plan, scope(plan).wanted) if self.options.wait else {}
+        unready = unready_of(plan, self._scope(plan, target).wanted) if self.options.wait else {}
         spaces = sorted({ref.namespace for ref in unready if ref.builtin in WORKLOADS})
         return before(unready, [pod for space in spaces for pod in self.cluster.items(PODS, "", space)])
 
-    def _wait(self, plan: Plan, target: Target, leaving: Leaving, reading: Before) -> None:
-        """Waits for what was written, and notes what is not ready and fails nothing."""
-        if self.options.wait:
-            waited = scope(plan)
-            waiter = self._waiter(waited.wanted, leaving)
-            waiter.before, waiter.hoped = reading, waited.wanted if target.repair else set(filter(reading.was_broken, waited.hoped))
-            waiter.run(self.options.wait_timeout)
-            self.not_ready = [*waiter.left.values(), *self._beside(waited.beside)]
+    def _wait(self, course: Course, target: Target, leaving: Leaving, reading: Before) -> None:
+        """Carries out a course, waits for what it writes, and notes what is not ready and fails nothing."""
+        waited = self._scope(course.plan, target)
+        waiter = self._waiter({}, leaving)
+        waiter.before, waiter.hoped = reading, waited.wanted if target.repair else set(filter(reading.was_broken, waited.hoped))
+
+        def more(unready: t.Collection[Ref]) -> dict[Ref, ResourceType]:
+            found: dict[Ref, ResourceType] = {}
+            holding = [ref for ref in unready if not (target.back and ref in waiter.left)]
+            while written := course.go_on([*holding, *found]):
+                found.update({a.ref: waited.wanted[a.ref] for a in written if a.ref in waited.wanted and course.is_there(a)})
+                waiter.after = self._in_force()
+            return found
+
+        waiter.run(self.options.wait_timeout, more)
+        course.finish(waiter.left)
+        self.not_ready = [*waiter.left.values(), *self._beside(waited.beside)]
+
+    def _scope(self, plan: Plan, target: Target) -> Scope:
+        """What a run waits for. A way back is not held up by what it does not write."""
+        return scope(plan, None if target.back else target.order(plan))
 
     def _beside(self, others: dict[Ref, ResourceType]) -> list[str]:
         """What was not ready before and is not now: this run did not write to it, and does not fail if it cannot be looked at."""
@@ -433,18 +457,20 @@ class Releaser:
     def _waiter(self, wanted: dict[Ref, ResourceType], leaving: Leaving) -> Waiter:
         """For workloads whose controllers may have been refused pods until now, and try again only after a while. `leaving`: on a way
         back, the revisions of each StatefulSet that are left."""
-        form = "%Y-%m-%dT%H:%M:%SZ"
-        in_force = datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)
-
         def patient(ref: Ref, reason: str) -> float:
             return self.options.patience(self._components.get(ref, ""), reason)
 
         return Waiter(
-            self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=in_force.strftime(form), patience=patient
+            self.cluster, wanted, self.options.platform, self.progress, leaving=leaving, after=self._in_force(), patience=patient
         )
 
+    def _in_force(self) -> str:
+        """RFC 3339: when what was written until now counts for admission, too."""
+        form = "%Y-%m-%dT%H:%M:%SZ"
+        return (datetime.datetime.strptime(self.cluster.server_time, form) + datetime.timedelta(seconds=ADMISSION_SECONDS)).strftime(form)
+
     def _record(
-        self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, scope: set[str], release: dict
+        self, plan: Plan, afters: dict[Action, dict], state: State, vector: dict, target: Target, release: dict
     ) -> None:
         fresh = [(name, revision, manifests) for name, (revision, new, manifests) in vector.items() if new]
         self.cluster.each(lambda item: self.ledger.save_revision(*item), fresh)
@@ -452,13 +478,14 @@ class Releaser:
         for field, values in (
             ("components", {name: revision for name, (revision, _new, _m) in vector.items()}),
             ("one_way", one_way(action.desired for action in plan.actions if action.desired)),
+            ("after", {name: sorted(others) for name, others in target.after.items() if name in vector and others}),
         ):
-            outside = {name: value for name, value in current.get(field, {}).items() if name not in scope}
+            outside = {name: value for name, value in current.get(field, {}).items() if name not in target.scope}
             release[field] = {**outside, **values}
         release["changes"] = plan.summary()
         if self.refused:  # what it put back is noted, and no release to return to is pushed out
             release.update(status=FAILED, error=self.refused[0].splitlines()[0], components={})
-        after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, scope)), dict(state.revisions))
+        after = State([*state.releases, release], merged(state.record, plan.record(afters, state.record, target.scope)), dict(state.revisions))
         for name, revision, manifests in fresh:
             prints = {**after.revisions.get(name, {}), str(revision): after.revision_print(manifests)}
             after.revisions = {**after.revisions, name: prints}

@@ -10,6 +10,7 @@ import typing as t
 
 from ._health import WAITED, WORKLOADS, condition_is, containers, not_ready, owner_of, pod_problem, rolled_out, rolls, stuck
 from ._manifest import Ref
+from ._order import Order
 from ._plan import CREATE, UNCHANGED, UPDATE, Action, Plan
 from ._references import needed
 from ._types import ResourceType
@@ -27,13 +28,17 @@ class Scope:
     beside: dict[Ref, ResourceType]
 
 
-def scope(plan: Plan) -> Scope:
+def scope(plan: Plan, order: Order | None = None) -> Scope:
+    """What a run waits for. `order`: where given, also what it did not write and what something that it writes comes after."""
     waited = [action for action in plan.actions if action.desired and action.ref.builtin in WAITED]
     written = {action.ref for action in plan.actions if action.verb in (CREATE, UPDATE)}
     unready = [action for action in waited if action.verb == UNCHANGED and action.live and not_ready(action.live)]
     hoped = {action.ref: action.rtype for action in unready if action.ref.builtin != "Job" and _concerned(action, written)}
     wanted = {action.ref: action.rtype for action in waited if action.ref in written}
-    return Scope({**wanted, **hoped}, frozenset(hoped), {action.ref: action.rtype for action in unready if action.ref not in hoped})
+    ahead = order.ahead({action.component for action in plan.actions if action.verb in (CREATE, UPDATE)}) if order else set()
+    gates = {action.ref: action.rtype for action in unready if action.component in ahead and action.ref not in hoped}
+    beside = {action.ref: action.rtype for action in unready if action.ref not in hoped and action.ref not in gates}
+    return Scope({**wanted, **hoped, **gates}, frozenset(hoped), beside)
 
 
 def unready_of(plan: Plan, wanted: t.Collection[Ref]) -> dict[Ref, dict]:

@@ -27,6 +27,8 @@ OLD_SECONDS = 30.0  # how much longer than usual trouble from before the release
 QUOTA = "exceeded quota"
 CRASHES = ("CrashLoopBackOff", "OOMKilled")
 
+More = t.Callable[[t.Collection[Ref]], t.Dict[Ref, ResourceType]]  # {what is not ready} -> {what is to be waited for as well: type}
+
 
 class Waiter:
     """Waits until every object of `wanted` is ready. Clock and poll are injected so that tests need not sleep."""
@@ -64,22 +66,28 @@ class Waiter:
         self._anew: dict[str, dict[str, int]] = {}
         self._since: dict[tuple[Ref, str], float] = {}
         self._drained: dict[str, float] = {}  # {namespace: seconds more for who waits for its quota}
+        self._begun: set[Watch] = set()
+        self._deadline = 0.0
         self._late: frozenset[str] | None = None
         self._late_unknown, self._claims_at = False, 0.0
 
-    def run(self, timeout: float) -> None:
-        """Returns when all are ready but what is in `left`; raises Hopeless or TimedOut (each with `problems` for machines)."""
-        if not self.wanted:
+    def run(self, timeout: float, more: More | None = None) -> None:
+        """Returns when all are ready but what is in `left`; raises Hopeless or TimedOut (each with `problems` for machines).
+
+        `more` is told what is not ready, and returns what has been written meanwhile because of what is. That is waited for as well, and
+        has `timeout` seconds from then on.
+        """
+        if not self.wanted and not more:
             return
-        deadline = self.clock() + timeout
+        self._deadline = self.clock() + timeout
         self._watches.seconds = int(timeout) + 1
         try:
-            self._start_watches()
-            while not self._all_ready():
-                if self.clock() >= deadline:
+            self._start_watches(self.wanted)
+            while self._goes_on(timeout, more):
+                if self.clock() >= self._deadline:
                     self._time_is_up(timeout)
-                    return
-                for event in self._watches.take(min(self.poll, max(0.0, deadline - self.clock()))):
+                    continue
+                for event in self._watches.take(min(self.poll, max(0.0, self._deadline - self.clock()))):
                     self._handle(*event)
                 self._revisions.clear()
                 self._look_at_claims()
@@ -90,22 +98,42 @@ class Waiter:
         finally:
             self._watches.stop()
 
-    def _all_ready(self) -> bool:
-        if not self.waiting:
-            self._look_again()
-        return not self.waiting
+    def _goes_on(self, timeout: float, more: More | None) -> bool:
+        """Whether there is still something to wait for."""
+        self._look_again_if(not self.waiting or more is not None)
+        while more and (found := more({*self.waiting, *self.left})):
+            self._wait_for(found)
+            self._deadline = self.clock() + timeout
+        return bool(self.waiting)
 
-    def _start_watches(self) -> None:
-        """Watches a type where its objects are; in all namespaces where these are many, if the identity may."""
-        selector = f"{LABEL_PLATFORM}={self.platform}"
-        for rtype in set(self.wanted.values()):
-            namespaces = {ref.namespace for ref, each in self.wanted.items() if each == rtype}
+    def _look_again_if(self, deciding: bool) -> None:
+        if deciding and self._watches.interrupted:
+            self._look_again()
+
+    def _wait_for(self, found: dict[Ref, ResourceType]) -> None:
+        """Waits for more. It is listed where a watch is open already, which may have told of it before it was of interest."""
+        self.wanted = {**self.wanted, **found}
+        self.waiting.update({ref: "not seen yet" for ref in found if ref not in self.left})
+        for watch in self._start_watches(found):
+            for obj in self.cluster.items(watch.rtype, watch.selector, watch.namespace):
+                self._handle(watch.rtype, {"type": "MODIFIED", "object": obj})
+
+    def _start_watches(self, wanted: dict[Ref, ResourceType]) -> list[Watch]:
+        """Watches a type where its objects are; in all namespaces where these are many, if the identity may. Returns what was watched
+        already."""
+        selector, known = f"{LABEL_PLATFORM}={self.platform}", []
+        for rtype in set(wanted.values()):
+            namespaces = {ref.namespace for ref, each in wanted.items() if each == rtype}
             watches = [Watch(rtype, namespace, selector) for namespace in sorted(namespaces)]
             if len(watches) > NAMESPACES:
                 self._watches.start(Watch(rtype, "", selector), otherwise=watches)
-            else:
-                for watch in watches:
+                continue
+            known += [watch for watch in watches if watch in self._begun]
+            for watch in watches:
+                if watch not in self._begun:
+                    self._begun.add(watch)
                     self._watches.start(watch)
+        return known
 
     def _watch_pods(self) -> None:
         """Pods are watched where they are waited for: most workloads of a large release need none, or are ready at once."""
@@ -129,7 +157,7 @@ class Waiter:
         ref, gone = ref_of(rtype, obj), event["type"] == "DELETED"
         if rtype.kind == "Pod":
             self.pods.pop(ref, None) if gone else self.pods.__setitem__(ref, obj)
-        elif ref in self.wanted:
+        elif ref in self.wanted and not self._is_stale(ref, obj):
             obj = {"kind": rtype.kind, "apiVersion": rtype.api_version, **obj}
             gone = gone and not ended(obj)
             self.live.pop(ref, None) if gone else self.live.__setitem__(ref, obj)
@@ -142,6 +170,11 @@ class Waiter:
                 self.waiting[ref] = reason
             elif self.waiting.pop(ref, self.left.pop(ref, None)) is not None:
                 self.progress(f"{ref}: ready")
+
+    def _is_stale(self, ref: Ref, obj: dict) -> bool:
+        """Whether an event is older than what is known: of a description that is no longer the last one."""
+        known, told = self.live.get(ref, {}).get("metadata", {}), obj["metadata"]
+        return "uid" in known and told.get("uid") == known["uid"] and told.get("generation", 0) < known.get("generation", 0)
 
     # --- claims --------------------------------------------------------------------------------------------------------
 
