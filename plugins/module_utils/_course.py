@@ -55,7 +55,7 @@ class Course:
         held = sorted(self.order.before.keys() - self._written)
         if held:
             why = "; ".join(left[ref] for ref in sorted(left)) or "; ".join(exc.message for exc in self._early.values())
-            ahead = sorted(self.order.ahead(held) & (self._unready(left) | set(held)))
+            ahead = sorted(self.order.ahead(held) & self._unready(left) or self.order.ahead(held))
             raise Hopeless(f"{', '.join(held)}: held back, because {', '.join(ahead)} did not get ready: {why}")
         if self._early:
             self._try_again([*self._early])

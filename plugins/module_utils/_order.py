@@ -13,6 +13,14 @@ from ._errors import InvalidInput
 After = t.Mapping[str, t.Collection[str]]  # {component: those that must be ready first}
 
 
+def after(given: t.Any) -> After:
+    """Checks the option of that name. Raises InvalidInput."""
+    for name, others in given.items():
+        if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+            raise InvalidInput(f"after: {name}: a list of components is expected, such as [postgresql]")
+    return given
+
+
 @dataclasses.dataclass(frozen=True)
 class Order:
     """The components of a run and what each comes after: {component: those of the run that must be ready first}."""

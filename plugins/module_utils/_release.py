@@ -155,7 +155,7 @@ class Releaser:
         if target.limited:
             refuse_too_many_deletions(plan, state.record, self.options.max_deleted)
         vector = self.vector(target, state)
-        result = self._result(plan, state)
+        result = self._result(plan, state, target.order(plan).stages())
         if plan.writes:
             self.permit(plan)
         if self.options.check:
@@ -557,7 +557,7 @@ class Releaser:
 
     # --- results -----------------------------------------------------------------------------------------------------
 
-    def _result(self, plan: Plan, state: State) -> dict:
+    def _result(self, plan: Plan, state: State, stages: list[list[str]]) -> dict:
         current = state.current
         return {
             "changed": bool(plan.writes or self.repaired),
@@ -567,7 +567,8 @@ class Releaser:
             "platform": self.options.platform,
             "server": self.cluster.server,
             "summary": plan.summary(),
-            "summary_lines": summary_lines(plan.summary()),
+            "summary_lines": [*summary_lines(plan.summary()), *(["in this order: " + ", then ".join(map(", ".join, stages))] if len(stages) > 1 else [])],
+            "order": stages,
             "changes": [],
             "kept": [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP],
             "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],

@@ -67,6 +67,16 @@ options:
       - With O(state=rolled_back), return only these components. All of them when not given.
     type: list
     elements: str
+  after:
+    description:
+      - "What comes after what, C({component: [component, ...]}). Nothing of a component is written until those that it comes after are ready,
+        but for its namespaces and definitions, which hold nothing up. It is removed before them, and they wait until its pods are gone."
+      - O(wait_timeout) begins anew when a component that was held back is written. With O(wait=false) the order is kept, and nothing waited for.
+      - A component that the platform does not have holds nobody back. A circle is an error.
+      - The ledger keeps it. A rollback and a teardown go by that.
+    type: dict
+    default: {}
+    version_added: 0.7.0
   allow_one_way:
     description:
       - With O(state=rolled_back), go back past changes that components declared as one-way, such as a database migration.
@@ -221,6 +231,13 @@ scaled:
   returned: success
   type: list
   elements: str
+order:
+  description: Components by stage, in the order in which they are written. Those of a stage come after some of the stage before.
+  returned: success
+  type: list
+  elements: list
+  sample: [[namespaces, postgresql], [inference_app]]
+  version_added: 0.7.0
 returns_to:
   description: With O(state=rolled_back), the number of the release that is returned to; null otherwise.
   returned: success
@@ -270,6 +287,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.genai.platform.plugins.module_utils._argspec import CONNECTION, PLATFORM, RECORDING, WORKING, Call, Module, connect
 from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle, stop_on_signals, who
+from ansible_collections.genai.platform.plugins.module_utils._order import after
 from ansible_collections.genai.platform.plugins.module_utils._patience import patience
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from ansible_collections.genai.platform.plugins.module_utils._teardown import teardown
@@ -282,6 +300,7 @@ OPTIONS = {
     "max_deleted": {"type": "str", "default": "25%"},
     "to": {"type": "str", "default": "previous"},
     "components": {"type": "list", "elements": "str"},
+    "after": {"type": "dict", "default": {}},
     "allow_one_way": {"type": "bool", "default": False},
     "data": {"type": "bool", "default": False},
     "forget": {"type": "bool", "default": False},
@@ -310,6 +329,7 @@ def release(call: Call) -> dict:
         force=params["force_conflicts"],
         facts=facts,
         patience=patience(params["patience"]),
+        after=after(params["after"]),
         **{name: params[name] for name in FLAGS},
     )
     releaser = Releaser(cluster, ledger, options, call.progress)

@@ -35,7 +35,7 @@ def unknown_options(role: pathlib.Path, names: t.Iterable[str], others: t.Collec
     siblings = tuple(f"{sibling.name}_" for sibling in role.parent.iterdir() if sibling.name.startswith(prefix))
     mine = (name for name in names if name.startswith(prefix) and not name.startswith(siblings) and name not in known)
     wrong = sorted(name for name in mine if known and not _is_any(name, others))
-    return [f"unknown variable {name}: the role {role.name} has no such option; {_hint(name, known)}" for name in wrong]
+    return [f"unknown variable {name}: the role {role.name} has no such option; {hint(name, known)}" for name in wrong]
 
 
 def near_misses(role: pathlib.Path, names: t.Iterable[str], others: t.Collection[str] = ()) -> list[str]:
@@ -55,7 +55,7 @@ def near_misses(role: pathlib.Path, names: t.Iterable[str], others: t.Collection
     return found
 
 
-def _hint(name: str, known: t.Collection[str]) -> str:
+def hint(name: str, known: t.Collection[str]) -> str:
     """What may have been meant, or all there is."""
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
