@@ -15,6 +15,7 @@ from ansible_collections.genai.platform.plugins.module_utils._lock import alive
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from fake import FakeCluster
 from story import STATE, config, configmap, deploy, fail_when, just_before, obj, owner, releaser, roll_back, state, tear_down
 
@@ -552,3 +553,23 @@ def test_the_number_of_a_revision_is_used_once(cluster):
     deploy(cluster, {**spaces, "app": [config("one", k="new")], **other}, keep=9)
     roll_back(cluster, "2", keep=9)
     assert cluster.objects[configmap("one")]["data"] == {"k": "2"}
+
+
+STATEFULSET = ResourceType("apps", "v1", "StatefulSet", "statefulsets", True)
+
+
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_claims_go_with_statefulsets_of_ours_only(cluster, taken_over):
+    """One that was there before the platform stays, and so does its data."""
+    cluster.served.append(STATEFULSET)
+    cluster.make(SPACE)
+    database = {**obj("StatefulSet", "db"), "apiVersion": "apps/v1", "spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}
+    if taken_over:
+        cluster.make(database)
+    deploy(cluster, {"app": [database, config("one")]}, wait=False)
+    cluster.make(obj("PersistentVolumeClaim", "data-db-0", spec={"x": "y"}), "kube-controller-manager")
+    preview = tear_down(cluster, data=True, check=True)["changes"]
+    assert any(change["name"] == "data-db-0" for change in preview) is not taken_over
+    tear_down(cluster, data=True)
+    for ref in (Ref("apps", "StatefulSet", "ns", "db"), Ref("", "PersistentVolumeClaim", "ns", "data-db-0")):
+        assert (ref in cluster.objects) is taken_over
