@@ -21,6 +21,8 @@ WRITES = (CREATE, UPDATE, DELETE, ORPHAN)
 DATA = ("PersistentVolumeClaim", "PersistentVolume")
 # What holds data, or takes everything inside it along: removed only when told to.
 PROTECTED = (*DATA, "Namespace", "CustomResourceDefinition")
+# What a way back may delete and make anew where the server takes no change back: nothing goes with it but itself.
+REPLACEABLE = ("ConfigMap", "Secret")
 
 # {component: {record key: [desired fingerprint, applied fingerprint]}}, what the ledger knows of the objects it owns. A third element,
 # TAKEN_OVER, says that the object was there before the platform: it is never deleted.
@@ -283,7 +285,7 @@ def refuse_irreversible(plan: Plan) -> None:
 def note_replacements(plan: Plan) -> None:
     """On a way back: what the server takes no change of is deleted and made anew."""
     for action in plan.actions:
-        if action.verb == UPDATE and action.ref.builtin in ("ConfigMap", "Secret") and action.live and action.live.get("immutable"):
+        if action.verb == UPDATE and action.ref.builtin in REPLACEABLE and action.live and action.live.get("immutable"):
             fields = ("data", "binaryData", "immutable")
             body = action.desired.body if action.desired else {}
             action.replace = any((action.live.get(name) or None) != (body.get(name) or None) for name in fields)

@@ -16,7 +16,7 @@ from ansible_collections.genai.platform.plugins.module_utils._manifest import LA
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
-from fake import FakeCluster
+from fake import FakeCluster, Refused
 from story import STATE, config, configmap, deploy, fail_when, just_before, obj, owner, releaser, roll_back, state, tear_down
 
 SPACE = obj("Namespace", "ns", None)
@@ -573,3 +573,67 @@ def test_claims_go_with_statefulsets_of_ours_only(cluster, taken_over):
     tear_down(cluster, data=True)
     for ref in (Ref("apps", "StatefulSet", "ns", "db"), Ref("", "PersistentVolumeClaim", "ns", "data-db-0")):
         assert (ref in cluster.objects) is taken_over
+
+
+# --- what no way back may do ------------------------------------------------------------------------------------------
+
+
+def takes_back_no(cluster, field, why):
+    """The server refuses to take a field out again, or to make it less."""
+    refuse = cluster._refuse_immutable
+
+    def judge(live, mine):
+        if (live.get("spec") or {}).get(field, 0) > mine.get(("spec", field), 0):
+            raise Refused(422, why, reason="Invalid")
+        refuse(live, mine)
+
+    cluster._refuse_immutable = judge
+
+
+def test_an_undo_never_makes_a_custom_resource_anew(cluster):
+    """Its operator would take what it describes along, such as a database."""
+    rtype, ref = ResourceType("example.com", "v1", "Database", "databases", True), Ref("example.com", "Database", "ns", "db")
+    cluster.served.append(rtype)
+    database = {**obj("Database", "db"), "apiVersion": "example.com/v1", "spec": {"size": 1}}
+    deploy(cluster, {"app": [SPACE, database]})
+    uid = cluster.objects[ref]["metadata"]["uid"]
+    takes_back_no(cluster, "shards", "spec.shards: Invalid value: shards is immutable")
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="NOT everything could be restored.*shards is immutable"):
+        deploy(cluster, {"app": [SPACE, {**database, "spec": {"size": 1, "shards": 3}}]})
+    assert cluster.objects[ref]["metadata"]["uid"] == uid and "delete Database ns/db" not in cluster.writes
+
+
+def test_a_claim_that_was_made_larger_stays_so_and_blocks_nothing(cluster):
+    def claim(size):
+        return obj("PersistentVolumeClaim", "data", spec={"size": size})
+
+    deploy(cluster, {"app": [SPACE, claim(1), config("one", a="1")]}, wait=False)
+    takes_back_no(cluster, "size", "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity")
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="The state before is restored .*1 kept: PersistentVolumeClaim ns/data: a claim .* does not get smaller"):
+        deploy(cluster, {"app": [SPACE, claim(2), config("one", a="2")]}, wait=False)
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1"}
+    assert deploy(cluster, {"app": [SPACE, claim(2), config("one", a="2")]}, wait=False)["repaired"] is None
+
+
+def test_an_undo_waits_for_everything_together_no_longer_than_for_one(monkeypatch):
+    """The lock is held for so long, and nobody can take it over."""
+    monkeypatch.setattr(_undo, "GONE_SECONDS", 10)
+    waited: list[float] = []
+
+    def never(_cluster, _rtype, ref, seconds):
+        waited.append(seconds)
+        now[0] += seconds
+        raise TimedOut(f"{ref}: still there")
+
+    now, many = [0.0], [config(f"c{n}") for n in range(12)]
+    monkeypatch.setattr(_undo, "wait_until_gone", never)
+    monkeypatch.setattr(_undo.time, "monotonic", lambda: now[0])
+    cluster = FakeCluster(workers=1)
+    deploy(cluster, {"app": [SPACE, *many]})
+    hold(cluster, *map(Ref.of, many))
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="NOT everything could be restored"):
+        deploy(cluster, {"app": [SPACE]}, max_deleted="100%")
+    assert waited == [10, *[1] * 11]
