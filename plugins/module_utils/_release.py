@@ -150,7 +150,7 @@ class Releaser:
             self._wait(plan, target, {}, Before())
             return self._finished(result)
         dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
-        return self.carry_out(plan, state, vector, target, result)
+        return {**self.carry_out(plan, state, vector, target, result), **self._planned(plan)}
 
     def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
         """Raises NotPermitted when the identity lacks a permission that the plan, or listing what is in `read`, needs."""
@@ -331,6 +331,8 @@ class Releaser:
             reading = self._before(plan)
             afters = self._applied(plan, target, leaving, reading)
             hold_again(self.cluster, plan, afters, self.lock.check)
+            if target.limited or target.back:
+                self._keep_what_others_use(plan, state, target)  # somebody may have moved in while the run waited
             apply_deletes(self.cluster, plan, self.progress, self.lock.check)
             self.lock.check()
             self._record(plan, afters, state, vector, target.scope, release)
@@ -539,15 +541,19 @@ class Releaser:
             "previous": current["number"] if current else None,
             "platform": self.options.platform,
             "server": self.cluster.server,
-            "summary": plan.summary(),
-            "summary_lines": summary_lines(plan.summary()),
+            **self._planned(plan),
             "changes": [],
-            "kept": [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP],
             "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],
             "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
             "ledger": [],
             "returns_to": None,
         }
+
+    @staticmethod
+    def _planned(plan: Plan) -> dict:
+        """What a plan comes to: numbers, and what stays."""
+        kept = [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP]
+        return {"summary": plan.summary(), "summary_lines": summary_lines(plan.summary()), "kept": kept}
 
     def _changes(self, plan: Plan, afters: dict[Action, dict]) -> dict:
         found: dict[str, t.Any] = {"changes": [change(a, afters.get(a)) for a in plan.writes]}

@@ -637,3 +637,17 @@ def test_an_undo_waits_for_everything_together_no_longer_than_for_one(monkeypatc
     with pytest.raises(ReleaseFailed, match="NOT everything could be restored"):
         deploy(cluster, {"app": [SPACE]}, max_deleted="100%")
     assert waited == [10, *[1] * 11]
+
+
+@pytest.mark.parametrize("way", ["deploy", "rollback"])
+def test_a_namespace_into_which_others_moved_while_the_run_waited_is_not_pruned(cluster, way, monkeypatch):
+    more, wait = obj("Namespace", "more", None), Releaser._wait
+    small, large = {"base": [SPACE], "app": [config("one")]}, {"base": [SPACE, more], "app": [config("one"), config("two", namespace="more")]}
+    deploy(cluster, small)
+    deploy(cluster, large)
+    monkeypatch.setattr(Releaser, "_wait", lambda *args: (cluster.make(config("theirs", namespace="more")), wait(*args)))
+    options = {"prune_protected": True, "max_deleted": "100%"}
+    result = roll_back(cluster, **options) if way == "rollback" else deploy(cluster, small, **options)
+    assert configmap("theirs", "more") in cluster.objects and configmap("two", "more") not in cluster.objects
+    assert result["kept"] == ["Namespace more: it holds ConfigMap more/theirs, which is not ours"] and result["summary"]["base"]["delete"] == 0
+    assert "/Namespace//more" in state(cluster).record["base"], "it is ours still"
