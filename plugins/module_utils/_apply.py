@@ -22,6 +22,8 @@ DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
 POLICY_SECONDS = 2.5
 # How long a webhook whose workloads are ready may still not answer.
 WEBHOOK_SECONDS = 30.0
+# How long what somebody deletes in mid-run may take to be gone, before it is made anew.
+GONE_SECONDS = 60.0
 
 
 Check = t.Callable[[], None]  # raises LockLost when the run must not go on
@@ -146,6 +148,9 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
         if action.hold_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
         after = cluster.apply(action.rtype, action.body, force)
+        if after["metadata"].get("deletionTimestamp"):  # since it was planned for, and what was applied goes with it
+            wait_until_gone(cluster, action.rtype, action.ref, GONE_SECONDS)
+            after = cluster.apply(action.rtype, action.body, force)
         after = _stripped(cluster, action, after)
         if action.initial_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)

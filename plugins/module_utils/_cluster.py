@@ -459,7 +459,7 @@ def _api_error(method: str, path: str, response: t.Any) -> ApiError:
     if response.status == 401:
         message = "the API server refused the credentials (401)"
         hint = ". The token may have expired: log in again, or fix api_key / kubeconfig"
-    elif response.status == 403:
+    elif response.status == 403 and "being terminated" not in message:  # a namespace that is going takes nothing new, from nobody
         hint = ". The identity used is not allowed to do this"
     return ApiError(f"{message}{hint}", response.status, body, request=f"{method} {path}")
 

@@ -21,7 +21,7 @@ import json
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, Busy, InvalidInput, PlatformError
+from ._errors import ApiError, Busy, InvalidInput, PlatformError, TimedOut
 from ._fields import fingerprint
 from ._manifest import Ref
 from ._occupied import occupied
@@ -182,8 +182,8 @@ class Ledger:
         found = self.cluster.get(NAMESPACES, "", self.namespace)
         if found and not found["metadata"].get("deletionTimestamp"):
             return False
-        if found:
-            self._until_gone()
+        if found and self._until_gone():
+            raise TimedOut(f"Namespace {self.namespace}, which the ledger is to be in, is still being deleted. Nothing was written; run again when it is gone")
         body = {
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -224,8 +224,8 @@ class Ledger:
     def _mine(self) -> list[str]:
         return [s["metadata"]["name"] for s in self.cluster.list(SECRETS, f"{LABEL_LEDGER}={self.platform}", self.namespace, metadata=True)]
 
-    def _until_gone(self) -> None:
-        self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
+    def _until_gone(self) -> list[Ref]:
+        return self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
 
     @property
     def journal_name(self) -> str:

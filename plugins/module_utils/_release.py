@@ -16,7 +16,7 @@ from ._consistency import refuse_contradictions
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
 from ._evict import Leaving, revisions_left
 from ._health import WORKLOADS, not_ready
-from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
+from ._ledger import DEPLOYED, FAILED, NAMESPACES, Ledger, State, busy
 from ._lock import Lock, alive
 from ._limit import refuse_too_many_deletions, refuse_undescribed
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
@@ -218,6 +218,8 @@ class Releaser:
         leave_replicas(target.desired, hpa_targets(others))  # those in the bundle are seen to already
         platform = self.options.platform
         refuse_foreign(target.desired, live, state.record, platform, self.options.force)
+        if not target.repair:
+            self._refuse_leaving(target.desired)
         plan = make_plan(target.desired, resolved, live, state.record, target.scope, group_kind(types.values()), target.spared, platform)
         refuse_irreversible(plan)
         self._components = {action.ref: action.component for action in plan.actions}
@@ -261,6 +263,25 @@ class Releaser:
                 listed = {**wanted, **recorded_types(self.cluster, state.record)}
                 self.permit(anew, {(rtype, ref.namespace if rtype.namespaced else "") for ref, rtype in listed.items()})
             raise
+
+    def _refuse_leaving(self, desired: dict[Ref, Desired]) -> None:
+        """Raises InvalidInput for objects in a namespace that is being deleted and that this run does not make anew."""
+        spaces = sorted({ref.namespace for ref in desired} - {ref.name for ref in desired if ref.builtin == "Namespace"} - {""})
+        found = self.cluster.each(self._leaving_namespace, spaces)
+        errors = [f"Namespace {name}: {held_by(live)}" for name, live in zip(spaces, found) if live]
+        if errors:
+            text = "\n- ".join(["what this run would write is in a namespace that goes, with all that is in it; nothing was written:", *errors])
+            raise InvalidInput(f"{text}\nRun again when it is gone and made anew", errors=errors)
+
+    def _leaving_namespace(self, name: str) -> dict | None:
+        """The Namespace, if it is being deleted as far as we may know."""
+        try:
+            found = self.cluster.get(NAMESPACES, "", name)
+        except ApiError as exc:
+            if exc.status == 403:
+                return None
+            raise
+        return found if found and found["metadata"].get("deletionTimestamp") else None
 
     def _refuse_dangling(self, desired: dict[Ref, Desired], plan: Plan, live: dict[Ref, dict]) -> None:
         """Raises one InvalidInput that lists what objects to be written name and what will not be there."""

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _undo
+from ansible_collections.genai.platform.plugins.module_utils import _apply, _undo
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
 from ansible_collections.genai.platform.plugins.module_utils._lock import alive
@@ -651,3 +651,57 @@ def test_a_namespace_into_which_others_moved_while_the_run_waited_is_not_pruned(
     assert configmap("theirs", "more") in cluster.objects and configmap("two", "more") not in cluster.objects
     assert result["kept"] == ["Namespace more: it holds ConfigMap more/theirs, which is not ours"] and result["summary"]["base"]["delete"] == 0
     assert "/Namespace//more" in state(cluster).record["base"], "it is ours still"
+
+
+# --- what goes while a run plans, or beside it ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_what_somebody_deletes_in_mid_run_is_made_anew_or_fails_the_run(cluster, goes, monkeypatch):
+    monkeypatch.setattr(_apply, "GONE_SECONDS", 30 if goes else 0)
+    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two", a="1")]})
+    hold(cluster, configmap("one"))
+    just_before(cluster, "apply ConfigMap ns/one", lambda: delete(cluster, configmap("one")))
+    timer = threading.Timer(0.3, cluster.let_go, [configmap("one")])
+    bundle = {"app": [SPACE, config("one", a="2"), config("two", a="2")]}
+    if goes:
+        timer.start()
+        deploy(cluster, bundle)
+        timer.join()
+        assert cluster.objects[configmap("one")]["data"] == {"a": "2"} and "deletionTimestamp" not in cluster.objects[configmap("one")]["metadata"]
+    else:
+        monkeypatch.setattr(_undo, "GONE_SECONDS", 0)
+        with pytest.raises(ReleaseFailed, match="ConfigMap ns/one: it is being deleted since .*, held by example.com/slow"):
+            deploy(cluster, bundle)
+        assert cluster.objects[configmap("two")]["data"] == {"a": "1"}
+
+
+@pytest.mark.parametrize("more", [[], [config("two")]], ids=["the same", "one more"])
+@pytest.mark.parametrize("check", [False, True])
+def test_what_is_in_a_namespace_of_others_that_goes_is_refused(cluster, check, more):
+    """Its controller has not come to what is in it, which looks as if it were there."""
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("one", a="1")]})
+    before = list(cluster.writes)
+    cluster.objects[Ref("", "Namespace", "", "ns")]["metadata"] |= {"deletionTimestamp": "2026-01-01T00:01:00Z", "finalizers": ["example.com/slow"]}
+    with pytest.raises(InvalidInput, match="Namespace ns: it is being deleted since .*, held by example.com/slow"):
+        deploy(cluster, {"app": [config("one", a="1"), *more]}, check=check)
+    assert cluster.writes == before
+
+
+def test_a_ledgers_namespace_that_does_not_go_is_named(cluster, monkeypatch):
+    cluster.make(obj("Namespace", "genai-ledger", None))
+    cluster.objects[Ref("", "Namespace", "", "genai-ledger")]["metadata"] |= {"deletionTimestamp": "2026-01-01T00:01:00Z", "finalizers": ["example.com/slow"]}
+    monkeypatch.setattr(cluster, "gone", lambda objects, *_args: [ref for _rtype, ref in objects])
+    with pytest.raises(TimedOut, match="Namespace genai-ledger, which the ledger is to be in, is still being deleted"):
+        deploy(cluster, {"app": [SPACE]})
+    assert cluster.writes == []
+
+
+def test_a_namespace_that_goes_is_no_question_of_permissions(cluster):
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("one")]})
+    space = cluster.objects[Ref("", "Namespace", "", "ns")]["metadata"]
+    just_before(cluster, "apply ConfigMap ns/two", lambda: space.update(deletionTimestamp="2026-01-01T00:01:00Z", finalizers=["example.com/slow"]))
+    with pytest.raises(ReleaseFailed, match="because it is being terminated$"):
+        deploy(cluster, {"app": [config("one"), config("two")]})
