@@ -18,7 +18,7 @@ from ._evict import Leaving, revisions_left
 from ._health import WORKLOADS, not_ready
 from ._ledger import DEPLOYED, FAILED, NAMESPACES, Ledger, State, busy
 from ._lock import Lock, alive
-from ._limit import refuse_too_many_deletions, refuse_undescribed
+from ._limit import refuse_empty, refuse_too_many_deletions, refuse_undescribed
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._observe import observe, recorded_types
 from ._patience import Patience, patience
@@ -105,6 +105,8 @@ class Releaser:
         """
         refuse_undescribed(bundle, components)
         desired = prepare(bundle, self.options.platform)
+        if self.options.complete or not bundle:
+            refuse_empty(desired)
         if self.options.consistency:
             refuse_contradictions(desired)
         state = self.load()
@@ -139,7 +141,7 @@ class Releaser:
     def _release(self, target: Target, state: State) -> dict:
         plan = self.plan(target, state)
         if target.limited:
-            refuse_too_many_deletions(plan, state.record, self.options.max_deleted)
+            refuse_too_many_deletions(plan, state.record, target.scope, self.options.max_deleted)
         vector = self.vector(target, state)
         result = self._result(plan, state)
         if plan.writes:

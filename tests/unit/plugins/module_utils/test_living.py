@@ -87,6 +87,33 @@ def test_a_release_deletes_no_more_than_it_is_told(cluster, owned, leaving, most
         assert deploy(cluster, bundle, max_deleted=most)["summary"]["app"]["delete"] == leaving
 
 
+@pytest.mark.parametrize(
+    "bundle",
+    [{"app": []}, {"app": [None]}, {"app": [], "other": []}, {"other": [obj("Namespace", "new", None)]}],
+    ids=["no object", "an empty document", "components of nothing", "all of it new"],
+)
+@pytest.mark.parametrize("vanished", [0, 30])
+def test_a_release_never_deletes_all_but_what_is_kept(cluster, bundle, vanished):
+    """A handful is allowed, but not when no more is left: a Namespace, or a claim, that is kept for what is in it is no platform."""
+    names = [config(f"c{number}") for number in range(4 + vanished)]
+    deploy(cluster, {"app": [SPACE, *names]})
+    for body in names[4:]:
+        del cluster.objects[Ref.of(body)]
+    before = list(cluster.writes)
+    with pytest.raises(InvalidInput, match="the bundle is empty" if "new" not in str(bundle) else "nothing that it owns would be described any more"):
+        deploy(cluster, bundle)
+    assert cluster.writes == before
+
+
+def test_a_component_may_become_empty_beside_others(cluster):
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("one")], "more": [config("two")]})
+    assert deploy(cluster, {"more": []}, complete=False)["summary"]["more"]["delete"] == 1
+    with pytest.raises(InvalidInput, match="nothing that it owns would be described any more"):
+        deploy(cluster, {"app": []}, complete=False)
+    assert deploy(cluster, {"app": []}, complete=False, max_deleted="100%")["summary"]["app"]["delete"] == 1
+
+
 def test_ways_back_are_not_limited(cluster):
     deploy(cluster, {"app": [SPACE, config("one")]})
     deploy(cluster, {"app": [SPACE, config("one"), *(config(f"c{n}") for n in range(30))]})
