@@ -242,7 +242,7 @@ def _compare(action: Action, current: dict, known: list[str], freed: bool) -> No
     prints = [applied_fingerprint(current), *([applied_fingerprint(current, wanted)] if action.leave_replicas else [])]
     same = known[:1] == [item.fingerprint] and known[1:2] and known[1] in prints
     action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
-    action.newly_taken_over = is_stranger(current) or (not known and not _owner(current))
+    action.newly_taken_over = is_stranger(current) or (not known and not (_owner(current) and owned_fields(current)))
     action.taken_over = action.newly_taken_over or known[2:] == [TAKEN_OVER]
     action.hold_replicas = None if same else replicas_to_hold(current, action.body, freed)
 

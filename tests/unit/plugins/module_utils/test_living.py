@@ -732,3 +732,28 @@ def test_a_namespace_that_goes_is_no_question_of_permissions(cluster):
     just_before(cluster, "apply ConfigMap ns/two", lambda: space.update(deletionTimestamp="2026-01-01T00:01:00Z", finalizers=["example.com/slow"]))
     with pytest.raises(ReleaseFailed, match="because it is being terminated$"):
         deploy(cluster, {"app": [config("one"), config("two")]})
+
+
+# --- copies by hand ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(cluster):
+    """A cluster with a release, of which somebody has copied an object, labels and all."""
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    cluster.make(config("copy", labels={LABEL_PLATFORM: "genai"}, theirs="x"), "kubectl-client-side-apply")
+    return cluster
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_copy_of_an_object_of_ours_keeps_its_namespace(copied, data):
+    assert tear_down(copied, data=data)["kept"] == ["Namespace ns: it holds ConfigMap ns/copy, which is not ours"]
+    assert copied.objects[configmap("copy")]["data"] == {"theirs": "x"}
+
+
+def test_a_copy_of_an_object_of_ours_is_taken_over(copied):
+    bundle = {"app": [SPACE, config("one", a="1"), config("copy", ours="y")]}
+    assert deploy(copied, bundle, check=True)["taken_over"] == ["ConfigMap ns/copy"]
+    deploy(copied, bundle)
+    deploy(copied, {"app": [SPACE, config("one", a="1")]})
+    assert copied.objects[configmap("copy")]["data"] == {"theirs": "x", "ours": "y"} and owner(copied, configmap("copy")) is None
