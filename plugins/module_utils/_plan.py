@@ -12,7 +12,7 @@ from ._errors import InvalidInput
 from ._fields import (
     Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
 )
-from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind
+from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind, scale_targets
 from ._types import ResourceType
 
 CREATE, UPDATE, DELETE, UNCHANGED, KEEP = "create", "update", "delete", "unchanged", "keep"
@@ -107,7 +107,7 @@ class Plan:
     def first(self) -> list[Action]:
         """Autoscalers that are removed from what gets replicas of its own: they would set them back while they are there."""
         freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in spec_of(a.desired.body)}
-        return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(hpa_targets([a.live]))]
+        return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(scale_targets([a.live]))]
 
     def deletes(self) -> list[list[Action]]:
         """Batches in reverse order of waves; data goes just before the namespaces that would take it along."""
@@ -206,7 +206,7 @@ def make_plan(
     created_namespaces = {ref.name: ref in dying for ref in desired if ref.builtin == "Namespace" and ref not in live}
     ours = {ref: obj for ref, obj in live.items() if not platform or (_owner(obj) in ("", platform) and not is_stranger(obj))}
     leftovers = list(_leftovers(desired, ours, record, scope, owned_types, spared))
-    freed = hpa_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
+    freed = scale_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
     actions = []
     for ref, item in desired.items():
         rtype, pending = resolved[ref]

@@ -169,6 +169,21 @@ def test_replicas_come_back_from_our_own_autoscaler_when_it_is_removed(cluster, 
     assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["changed"] is False
 
 
+@pytest.mark.parametrize("kind", [{}, {"kind": "Deployment", "apiVersion": "apps/v1"}], ids=["by name", "by kind"])
+def test_replicas_come_back_from_an_autoscaler_of_another_kind(cluster, kind):
+    """KEDA's make a HorizontalPodAutoscaler of their own, which goes with them."""
+    cluster.served.append(ResourceType("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", True))
+    keda = {**obj("ScaledObject", "web"), "apiVersion": "keda.sh/v1alpha1", "spec": {"scaleTargetRef": {"name": "web", **kind}, "minReplicaCount": 2}}
+    deploy(cluster, {"app": [SPACE, workload(replicas=None), keda]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 7}}, *SCALER)
+    seen = len(cluster.writes)
+    deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)
+    writes = cluster.writes[seen:]
+    assert writes.index("delete ScaledObject ns/web") < writes.index("apply Deployment ns/web")
+    assert cluster.objects[WEB]["spec"]["replicas"] == 3
+    assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["scaled"] == []
+
+
 def test_an_autoscaler_that_writes_between_plan_and_removal_loses_all_the_same(cluster):
     """When the run was planned its number was the wanted one."""
     deploy(cluster, {"app": [SPACE, workload(replicas=None), autoscaler()]}, wait=False)
