@@ -11,7 +11,7 @@ from ._cluster import Cluster
 from ._errors import ApiError, TimedOut, Unreachable
 from ._fields import removals, spec_of
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
-from ._plan import ORPHAN, Action, Plan, is_policy
+from ._plan import CREATE, ORPHAN, Action, Plan, is_policy
 from ._refusals import explain, unanswered
 from ._types import ResourceType
 from ._wait import Waiter
@@ -143,6 +143,8 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
         raise AssertionError(f"{action.ref}: a {action.verb} without a desired state")
     check()
     try:
+        if action.verb == CREATE and action.ref.builtin == "Namespace":
+            _refuse_made_meanwhile(cluster, action)
         if action.replace:
             delete_and_wait(cluster, action.rtype, action.ref, (action.live or {})["metadata"]["uid"])
         if action.hold_replicas is not None:
@@ -159,6 +161,12 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
     except Unreachable as exc:
         raise Unreachable(f"{action.desired.where}: {exc.message}", **exc.facts) from exc
     return after
+
+
+def _refuse_made_meanwhile(cluster: Cluster, action: Action) -> None:
+    """Raises ApiError for a Namespace that is there by now: whose it is has to be asked first, and all platforms apply by the same name."""
+    if cluster.get(action.rtype, "", action.ref.name):
+        raise ApiError("it was made by somebody else while this run was planning; run again", 409)
 
 
 def delete_and_wait(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str, seconds: float = 60.0) -> None:

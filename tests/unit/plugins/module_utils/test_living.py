@@ -772,3 +772,13 @@ def test_a_copy_of_an_object_of_ours_is_taken_over(copied):
     deploy(copied, bundle)
     deploy(copied, {"app": [SPACE, config("one", a="1")]})
     assert copied.objects[configmap("copy")]["data"] == {"theirs": "x", "ours": "y"} and owner(copied, configmap("copy")) is None
+
+
+@pytest.mark.parametrize("labels", [None, {LABEL_PLATFORM: "other"}], ids=["nobody's", "another platform's"])
+def test_a_namespace_that_somebody_makes_while_a_run_plans_is_theirs(cluster, labels):
+    theirs = obj("Namespace", "more", None)
+    theirs["metadata"] |= {"labels": labels} if labels else {}
+    just_before(cluster, "apply Secret genai-ledger/genai.journal", lambda: cluster.make(theirs, "genai.platform"))
+    with pytest.raises(ReleaseFailed, match="Namespace more: it was made by somebody else while this run was planning; run again"):
+        deploy(cluster, {"app": [SPACE, obj("Namespace", "more", None), config("one")]})
+    assert owner(cluster, Ref("", "Namespace", "", "more")) == (labels or {}).get(LABEL_PLATFORM) and "delete Namespace more" not in cluster.writes
