@@ -164,8 +164,10 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
 
 
 def _refuse_made_meanwhile(cluster: Cluster, action: Action) -> None:
-    """Raises ApiError for a Namespace that is there by now: whose it is has to be asked first, and all platforms apply by the same name."""
-    if cluster.get(action.rtype, "", action.ref.name):
+    """Raises ApiError for a Namespace that others have made by now: whose it is has to be asked first, and all platforms apply by the same
+    name. The ledger may be in it, and then this run has made it."""
+    found = cluster.get(action.rtype, "", action.ref.name)
+    if found and found["metadata"]["uid"] not in cluster.created:
         raise ApiError("it was made by somebody else while this run was planning; run again", 409)
 
 

@@ -782,3 +782,9 @@ def test_a_namespace_that_somebody_makes_while_a_run_plans_is_theirs(cluster, la
     with pytest.raises(ReleaseFailed, match="Namespace more: it was made by somebody else while this run was planning; run again"):
         deploy(cluster, {"app": [SPACE, obj("Namespace", "more", None), config("one")]})
     assert owner(cluster, Ref("", "Namespace", "", "more")) == (labels or {}).get(LABEL_PLATFORM) and "delete Namespace more" not in cluster.writes
+
+
+def test_the_ledger_may_be_in_a_namespace_of_the_platform(cluster):
+    books = obj("Namespace", "genai-ledger", None)
+    assert deploy(cluster, {"app": [books, config("one", namespace="genai-ledger")]})["changed"]
+    assert not deploy(cluster, {"app": [books, config("one", namespace="genai-ledger")]})["changed"]
