@@ -9,7 +9,7 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, TimedOut, Unreachable
-from ._fields import removals, spec_of
+from ._fields import own_entry, removals, spec_of
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
 from ._plan import CREATE, ORPHAN, Action, Plan, is_policy
 from ._refusals import explain, unanswered
@@ -153,6 +153,8 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
         if after["metadata"].get("deletionTimestamp"):  # since it was planned for, and what was applied goes with it
             wait_until_gone(cluster, action.rtype, action.ref, GONE_SECONDS)
             after = cluster.apply(action.rtype, action.body, force)
+        if action.verb == CREATE and _was_there(cluster, after):
+            action.taken_over = action.newly_taken_over = True
         after = _stripped(cluster, action, after)
         if action.initial_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
@@ -161,6 +163,12 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
     except Unreachable as exc:
         raise Unreachable(f"{action.desired.where}: {exc.message}", **exc.facts) from exc
     return after
+
+
+def _was_there(cluster: Cluster, after: dict) -> bool:
+    """Whether somebody made an object between plan and write. Where the answer that it was created may have been lost, its own times tell."""
+    meta = after["metadata"]
+    return meta["uid"] not in cluster.created and own_entry(after).get("time", "") > meta["creationTimestamp"]
 
 
 def _refuse_made_meanwhile(cluster: Cluster, action: Action) -> None:

@@ -21,7 +21,7 @@ import json
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, Busy, InvalidInput, PlatformError, TimedOut
+from ._errors import ApiError, Busy, Interrupted, InvalidInput, PlatformError, TimedOut
 from ._fields import fingerprint
 from ._manifest import Ref
 from ._occupied import occupied
@@ -276,7 +276,8 @@ class Ledger:
         main, parts = self._secrets("state", f"{self.platform}.state", data)
         for secret in [*parts, main]:
             self.cluster.apply(SECRETS, secret, force=True)
-        with contextlib.suppress(PlatformError):  # it is recorded: what is left over now is no reason to undo anything
+        # It is recorded: what is left over now, or to be told to stop now, is no reason to undo anything.
+        with contextlib.suppress(PlatformError, Interrupted):
             for name in set(self._state_parts) - set(_more(main)):
                 self.cluster.delete(SECRETS, self.namespace, name)
             for component, revision in before - used:

@@ -566,7 +566,6 @@ class Releaser:
             "server": self.cluster.server,
             **self._planned(plan),
             "changes": [],
-            "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],
             "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
             "ledger": [],
             "returns_to": None,
@@ -574,9 +573,10 @@ class Releaser:
 
     @staticmethod
     def _planned(plan: Plan) -> dict:
-        """What a plan comes to: numbers, and what stays."""
+        """What a plan comes to: numbers, what stays, and what was there before."""
         kept = [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP]
-        return {"summary": plan.summary(), "summary_lines": summary_lines(plan.summary()), "kept": kept}
+        taken = [str(a.ref) for a in plan.writes if a.newly_taken_over]
+        return {"summary": plan.summary(), "summary_lines": summary_lines(plan.summary()), "kept": kept, "taken_over": taken}
 
     def _changes(self, plan: Plan, afters: dict[Action, dict]) -> dict:
         found: dict[str, t.Any] = {"changes": [change(a, afters.get(a)) for a in plan.writes]}

@@ -9,8 +9,9 @@ import time
 
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _apply, _undo
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, ReleaseFailed, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils._lock import alive
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
@@ -788,3 +789,31 @@ def test_the_ledger_may_be_in_a_namespace_of_the_platform(cluster):
     books = obj("Namespace", "genai-ledger", None)
     assert deploy(cluster, {"app": [books, config("one", namespace="genai-ledger")]})["changed"]
     assert not deploy(cluster, {"app": [books, config("one", namespace="genai-ledger")]})["changed"]
+
+
+def test_what_somebody_makes_while_a_run_plans_is_taken_over(cluster):
+    cluster.make(SPACE)
+    just_before(cluster, "apply Secret genai-ledger/genai.journal", lambda: cluster.make(config("one", theirs="x")))
+    assert deploy(cluster, {"app": [config("one", ours="y"), config("two")]})["taken_over"] == ["ConfigMap ns/one"]
+    assert mark(cluster) == ["taken over"] and state(cluster).record["app"]["/ConfigMap/ns/two"][2:] == []
+    tear_down(cluster, data=True)
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x", "ours": "y"} and configmap("two") not in cluster.objects
+
+
+def test_to_be_told_to_stop_when_all_is_recorded_undoes_nothing(cluster, monkeypatch):
+    """Revisions that only forgotten releases used are being deleted; an undo would name them again."""
+    for number in "1234":
+        deploy(cluster, {"app": [SPACE, config("one", a=number)]}, keep=3)
+    cleared = Ledger._delete_with_parts
+    told = [Interrupted("told to stop")]
+
+    def clear(ledger, secret):
+        cleared(ledger, secret)
+        if told and "journal" not in secret["metadata"]["name"]:
+            raise told.pop()
+
+    monkeypatch.setattr(Ledger, "_delete_with_parts", clear)
+    assert deploy(cluster, {"app": [SPACE, config("one", a="5")]}, keep=3)["release"] == 5 and told == []
+    for number in (3, 4):
+        roll_back(cluster, str(number), keep=9)
+        assert cluster.objects[configmap("one")]["data"] == {"a": str(number)}
