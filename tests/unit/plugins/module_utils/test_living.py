@@ -17,7 +17,7 @@ from ansible_collections.genai.platform.plugins.module_utils._manifest import LA
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
-from fake import FakeCluster, Refused
+from fake import FakeCluster, Refused, _at
 from story import STATE, config, configmap, deploy, fail_when, just_before, obj, owner, releaser, roll_back, state, tear_down
 
 SPACE = obj("Namespace", "ns", None)
@@ -427,14 +427,30 @@ def test_a_repair_that_may_not_make_an_object_anew_leaves_it_as_it_was_found(clu
     assert len(drift(releaser(cluster), False, None, [])["drift"]) == 1, "and it is drift still"
 
 
-def test_forward_the_change_of_an_immutable_configmap_is_the_servers_refusal(cluster):
-    deploy(cluster, {"app": [SPACE, frozen(a="1")]})
-    before = cluster.contents()
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("kind", ["ConfigMap", "Deployment", "Service", "Secret"])
+def test_forward_the_change_of_what_cannot_be_changed_is_refused_before_the_first_write(cluster, kind, check):
+    """By the server, which is asked about it first."""
+    bodies = {
+        "ConfigMap": (frozen(a="1"), frozen(a="2")),
+        "Deployment": [{**workload(), "spec": {**workload()["spec"], "selector": {"matchLabels": {"app": app}}}} for app in ("one", "two")],
+        "Service": [obj("Service", "one", spec={"clusterIP": address, "selector": {"app": "one"}}) for address in ("10.0.0.1", "10.0.0.2")],
+        "Secret": [obj("Secret", "one", type=name, data={"a": "Yg=="}) for name in ("Opaque", "example.com/other")],
+    }
+    was, wanted = bodies[kind]
+    deploy(cluster, {"app": [SPACE, was, config("zero")]}, wait=False)
+    before, refuse = list(cluster.writes), cluster._refuse_immutable
+
+    def judge(live, mine):
+        fixed = [("type",), ("spec", "clusterIP"), ("spec", "selector", "matchLabels", "app")]
+        if live["kind"] == kind and kind != "ConfigMap" and any(path in mine and mine[path] != _at(live, path) for path in fixed if _at(live, path)):
+            raise Refused(422, "field is immutable", reason="Invalid")
+        refuse(live, mine)
+
+    cluster._refuse_immutable = judge
     with pytest.raises(InvalidInput, match="field is immutable"):
-        deploy(cluster, {"app": [SPACE, frozen(a="2")]}, check=True)
-    with pytest.raises(ReleaseFailed, match="field is immutable"):
-        deploy(cluster, {"app": [SPACE, frozen(a="2")]})
-    assert cluster.contents() == before
+        deploy(cluster, {"app": [SPACE, wanted, config("zero", a="1")]}, check=check, wait=False)
+    assert cluster.writes == before
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
