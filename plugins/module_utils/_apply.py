@@ -9,11 +9,11 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError, TimedOut, Unreachable
-from ._fields import removals, spec_of
+from ._fields import own_entry, removals, spec_of
 from ._health import WORKLOADS
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM, WEBHOOKS, Ref
 from ._order import Order
-from ._plan import ORPHAN, Action, Plan, is_policy
+from ._plan import CREATE, ORPHAN, Action, Plan, is_policy
 from ._refusals import explain, unanswered
 from ._types import ResourceType
 from ._wait import Waiter
@@ -24,6 +24,8 @@ DEFINITIONS = ("CustomResourceDefinition", "ConstraintTemplate")
 POLICY_SECONDS = 2.5
 # How long a webhook whose workloads are ready may still not answer.
 WEBHOOK_SECONDS = 30.0
+# How long what somebody deletes in mid-run may take to be gone, before it is made anew.
+GONE_SECONDS = 60.0
 
 
 Check = t.Callable[[], None]  # raises LockLost when the run must not go on
@@ -171,11 +173,18 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
         raise AssertionError(f"{action.ref}: a {action.verb} without a desired state")
     check()
     try:
+        if action.verb == CREATE and action.ref.builtin == "Namespace":
+            _refuse_made_meanwhile(cluster, action)
         if action.replace:
             delete_and_wait(cluster, action.rtype, action.ref, (action.live or {})["metadata"]["uid"])
         if action.hold_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.hold_replicas)
         after = cluster.apply(action.rtype, action.body, force)
+        if after["metadata"].get("deletionTimestamp"):  # since it was planned for, and what was applied goes with it
+            wait_until_gone(cluster, action.rtype, action.ref, GONE_SECONDS)
+            after = cluster.apply(action.rtype, action.body, force)
+        if action.verb == CREATE and _was_there(cluster, after):
+            action.taken_over = action.newly_taken_over = True
         after = _stripped(cluster, action, after)
         if action.initial_replicas is not None:
             cluster.hold_replicas(action.rtype, action.ref.namespace, action.ref.name, action.initial_replicas)
@@ -184,6 +193,20 @@ def _apply_one(cluster: Cluster, action: Action, force: bool, check: Check) -> d
     except Unreachable as exc:
         raise Unreachable(f"{action.desired.where}: {exc.message}", **exc.facts) from exc
     return after
+
+
+def _was_there(cluster: Cluster, after: dict) -> bool:
+    """Whether somebody made an object between plan and write. Where the answer that it was created may have been lost, its own times tell."""
+    meta = after["metadata"]
+    return meta["uid"] not in cluster.created and own_entry(after).get("time", "") > meta["creationTimestamp"]
+
+
+def _refuse_made_meanwhile(cluster: Cluster, action: Action) -> None:
+    """Raises ApiError for a Namespace that others have made by now: whose it is has to be asked first, and all platforms apply by the same
+    name. The ledger may be in it, and then this run has made it."""
+    found = cluster.get(action.rtype, "", action.ref.name)
+    if found and found["metadata"]["uid"] not in cluster.created:
+        raise ApiError("it was made by somebody else while this run was planning; run again", 409)
 
 
 def delete_and_wait(cluster: Cluster, rtype: ResourceType, ref: Ref, uid: str, seconds: float = 60.0) -> None:

@@ -58,7 +58,7 @@ class Cluster:
         self.requests: collections.Counter[str] = collections.Counter()
         self._count = threading.Lock()
         self.created: set[str] = set()  # uids of the objects that an apply of this conversation has created
-        self.fence: t.Callable[[], None] | None = None  # asked before a write is tried again; raises when it must not be
+        self.fence: t.Callable[[], None] | None = None  # asked before every write, and every try of it; raises when it must not be
         self._answered = False
         self._cancelled = threading.Event()
         self._date = email.utils.formatdate(usegmt=True)
@@ -85,8 +85,8 @@ class Cluster:
         """As `request`; returns the response."""
         since = time.monotonic()
         for attempt in itertools.count(1):
-            if attempt > 1 and self.fence and method != "GET" and "dryRun" not in (query or {}):
-                self.fence()  # the lock may have been lost since the first try
+            if self.fence and method != "GET" and "dryRun" not in (query or {}):
+                self.fence()
             spent = attempt >= ATTEMPTS and time.monotonic() - since >= OUTAGE_SECONDS
             try:
                 response = self._send(method, path, query, body, content_type, accept)
@@ -461,7 +461,7 @@ def _api_error(method: str, path: str, response: t.Any) -> ApiError:
     if response.status == 401:
         message = "the API server refused the credentials (401)"
         hint = ". The token may have expired: log in again, or fix api_key / kubeconfig"
-    elif response.status == 403:
+    elif response.status == 403 and "being terminated" not in message:  # a namespace that is going takes nothing new, from nobody
         hint = ". The identity used is not allowed to do this"
     return ApiError(f"{message}{hint}", response.status, body, request=f"{method} {path}")
 

@@ -8,7 +8,7 @@ import time
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, PlatformError
+from ._errors import ApiError, LockLost, PlatformError
 from ._health import blocking_pod, observed, pod_problem
 from ._manifest import Ref
 from ._types import ResourceType
@@ -92,6 +92,8 @@ class Evictions:
         blocks = f"Pod {meta['namespace']}/{meta['name']}: not ready, phase {pod.get('status', {}).get('phase', 'unknown')}, blocks the rollout"
         try:
             accepted = self._cluster.evict(meta["namespace"], meta["name"], meta["uid"])
+        except LockLost:
+            raise  # another run may be at it
         except PlatformError as exc:
             self._not_evicted(ref, meta["uid"], blocks, exc)
             return

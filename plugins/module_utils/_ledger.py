@@ -21,7 +21,7 @@ import json
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, Busy, InvalidInput, PlatformError
+from ._errors import ApiError, Busy, Interrupted, InvalidInput, PlatformError, TimedOut
 from ._fields import fingerprint
 from ._manifest import Ref
 from ._occupied import occupied
@@ -182,8 +182,8 @@ class Ledger:
         found = self.cluster.get(NAMESPACES, "", self.namespace)
         if found and not found["metadata"].get("deletionTimestamp"):
             return False
-        if found:
-            self._until_gone()
+        if found and self._until_gone():
+            raise TimedOut(f"Namespace {self.namespace}, which the ledger is to be in, is still being deleted. Nothing was written; run again when it is gone")
         body = {
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -224,8 +224,8 @@ class Ledger:
     def _mine(self) -> list[str]:
         return [s["metadata"]["name"] for s in self.cluster.list(SECRETS, f"{LABEL_LEDGER}={self.platform}", self.namespace, metadata=True)]
 
-    def _until_gone(self) -> None:
-        self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
+    def _until_gone(self) -> list[Ref]:
+        return self.cluster.gone([(NAMESPACES, Ref("", "Namespace", "", self.namespace))])
 
     @property
     def journal_name(self) -> str:
@@ -276,7 +276,8 @@ class Ledger:
         main, parts = self._secrets("state", f"{self.platform}.state", data)
         for secret in [*parts, main]:
             self.cluster.apply(SECRETS, secret, force=True)
-        with contextlib.suppress(PlatformError):  # it is recorded: what is left over now is no reason to undo anything
+        # It is recorded: what is left over now, or to be told to stop now, is no reason to undo anything.
+        with contextlib.suppress(PlatformError, Interrupted):
             for name in set(self._state_parts) - set(_more(main)):
                 self.cluster.delete(SECRETS, self.namespace, name)
             for component, revision in before - used:

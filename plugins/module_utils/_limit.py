@@ -8,7 +8,7 @@ import re
 import typing as t
 
 from ._errors import InvalidInput
-from ._plan import DELETE, Plan, Record
+from ._plan import DELETE, Plan, Record, record_key
 
 FEW = 5  # a percentage never means fewer: of a handful it would forbid everything
 NAMED = 10  # in a line for people
@@ -38,16 +38,25 @@ def refuse_undescribed(bundle: dict[str, list[dict]], components: t.Collection[s
             " the play was started in the middle, stepped through, or has no such role. Nothing was written. Run the whole play, limit it to"
             " some components with --tags, or take them out of the list", missing=lacking,
         )
-    if not bundle:
+
+
+def refuse_empty(objects: t.Sized) -> None:
+    """Raises InvalidInput for the whole platform's bundle without any object, whatever components it names."""
+    if not objects:
         raise InvalidInput("the bundle is empty: no role has described anything, so there is nothing to release. teardown.yml removes a platform")
 
 
-def refuse_too_many_deletions(plan: Plan, record: Record, most: str) -> None:
-    """Raises InvalidInput when more of what the ledger owns would go than `max_deleted` allows."""
+def refuse_too_many_deletions(plan: Plan, record: Record, scope: t.Container[str], most: str) -> None:
+    """Raises InvalidInput when more of what the ledger owns would go than `max_deleted` allows; or all of it, but what is kept for the
+    data or the objects in it. `scope`: the components that the run speaks for."""
     owned = sum(map(len, record.values()))
     leaving = [str(action.ref) for action in plan.actions if action.verb == DELETE]
-    if len(leaving) > limit(most, owned) or (leaving and len(leaving) == owned and most != "100%"):
+    stays = {record_key(action.ref) for action in plan.actions if action.desired} | {key for name in record if name not in scope for key in record[name]}
+    known = {key for objects in record.values() for key in objects}
+    allowed = limit(most, owned)
+    if len(leaving) > allowed or (leaving and stays.isdisjoint(known) and most != "100%"):
+        why = f"max_deleted={most} allows {allowed}" if len(leaving) > allowed else "nothing that it owns would be described any more"
         raise InvalidInput(
-            f"{len(leaving)} of the {owned} objects that the ledger owns would be deleted, and max_deleted={most} allows {limit(most, owned)}."
+            f"{len(leaving)} of the {owned} objects that the ledger owns would be deleted, and {why}."
             f" Nothing was written. They are {named(leaving)}. If that is meant: -e common_max_deleted=100%", would_delete=leaving,
         )

@@ -435,6 +435,17 @@ def hpa_targets(objects: t.Iterable[dict]) -> dict[tuple[str, str, str], int]:
     return targets
 
 
+def scale_targets(objects: t.Iterable[dict]) -> set[tuple[str, str, str]]:
+    """{(namespace, kind, name)} of what any autoscaler in `objects` scales: each kind of them says it as HorizontalPodAutoscaler does, and
+    one of KEDA's may leave the kind out."""
+    found = set()
+    for body in objects:
+        target = spec_of(body).get("scaleTargetRef")
+        if isinstance(target, dict):
+            found.add((body["metadata"].get("namespace", ""), str(target.get("kind") or "Deployment"), str(target.get("name"))))
+    return found
+
+
 def leave_replicas(objects: dict[Ref, Desired], targets: t.Container[tuple[str, str, str]]) -> None:
     """Drops `spec.replicas` where an autoscaler owns it: a field we never apply is a field we never fight over."""
     for ref, item in objects.items():

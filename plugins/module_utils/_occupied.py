@@ -8,6 +8,7 @@ import typing as t
 
 from ._cluster import Cluster
 from ._errors import ApiError
+from ._fields import owned_fields
 from ._manifest import LABEL_PLATFORM, Ref
 from ._permissions import Need, covered
 from ._references import BUILT_IN
@@ -42,13 +43,18 @@ def occupied(cluster: Cluster, namespace: str, platform: str, ours: t.Container[
     if held:
         return f"it holds {len(held)} claims with data"
     kinds = {(rtype.group, rtype.kind): rtype for rtype in cluster.types().values() if _matters(rtype)}
-    found = [(rtype, obj) for rtype in kinds.values() for obj in look.at(rtype, f"{LABEL_PLATFORM}!={platform}")]
+    found = [(rtype, obj) for rtype in kinds.values() for obj in look.at(rtype) if not _made_by(platform, obj)]
     names = [str(ref_of(rtype, obj)) for rtype, obj in found if ref_of(rtype, obj) not in ours and not _derived(rtype, obj["metadata"], look.seen)]
     strangers = list(dict.fromkeys([*names, *look.unseen]))
     if not strangers:
         return ""
     more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
     return f"it holds {', '.join(strangers[:SHOWN])}{more}, which {'is' if len(strangers) == 1 else 'are'} not ours"
+
+
+def _made_by(platform: str, obj: dict) -> bool:
+    """Whether a platform has applied an object. Its label alone says nothing: a copy by hand has that, too."""
+    return (obj["metadata"].get("labels") or {}).get(LABEL_PLATFORM) == platform and bool(owned_fields(obj))
 
 
 def _matters(rtype: ResourceType) -> bool:
@@ -71,13 +77,13 @@ class _Look:
         except ApiError:
             return None
 
-    def at(self, rtype: ResourceType, selector: str = "") -> list[dict]:
+    def at(self, rtype: ResourceType) -> list[dict]:
         if not self._may_list(rtype):
             if rtype.kind in MUST_SEE:
                 self.unseen.append(f"perhaps {rtype.plural} (this identity may not list them)")
             return []
         try:
-            found = self.cluster.list(rtype, selector, self.namespace, metadata=True)
+            found = self.cluster.list(rtype, "", self.namespace, metadata=True)
             self.seen.add((rtype.group, rtype.kind))
             return found
         except ApiError as exc:

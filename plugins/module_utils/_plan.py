@@ -12,7 +12,7 @@ from ._errors import InvalidInput
 from ._fields import (
     Path, applied_fingerprint, before_image, before_image_forced, fieldset, images_of_others, is_scaled, owned_fields, replicas_to_hold, spec_of,
 )
-from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind
+from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, LAST_WAVE, WAVES, Desired, Ref, hpa_targets, own_kind, scale_targets
 from ._order import Order
 from ._types import ResourceType
 
@@ -22,6 +22,8 @@ WRITES = (CREATE, UPDATE, DELETE, ORPHAN)
 DATA = ("PersistentVolumeClaim", "PersistentVolume")
 # What holds data, or takes everything inside it along: removed only when told to.
 PROTECTED = (*DATA, "Namespace", "CustomResourceDefinition")
+# What a way back may delete and make anew where the server takes no change back: nothing goes with it but itself.
+REPLACEABLE = ("ConfigMap", "Secret")
 
 # {component: {record key: [desired fingerprint, applied fingerprint]}}, what the ledger knows of the objects it owns. A third element,
 # TAKEN_OVER, says that the object was there before the platform: it is never deleted.
@@ -106,7 +108,7 @@ class Plan:
     def first(self) -> list[Action]:
         """Autoscalers that are removed from what gets replicas of its own: they would set them back while they are there."""
         freed = {(a.ref.namespace, a.ref.kind, a.ref.name) for a in self.actions if a.desired and "replicas" in spec_of(a.desired.body)}
-        return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(hpa_targets([a.live]))]
+        return [a for a in self.actions if a.verb == DELETE and a.live and not freed.isdisjoint(scale_targets([a.live]))]
 
     def deletes(self, order: Order = Order({})) -> list[list[Action]]:
         """Batches in reverse: components that come after others go before them, and of each what was written last. Data goes just before
@@ -208,7 +210,7 @@ def make_plan(
     created_namespaces = {ref.name: ref in dying for ref in desired if ref.builtin == "Namespace" and ref not in live}
     ours = {ref: obj for ref, obj in live.items() if not platform or (_owner(obj) in ("", platform) and not is_stranger(obj))}
     leftovers = list(_leftovers(desired, ours, record, scope, owned_types, spared))
-    freed = hpa_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
+    freed = scale_targets(a.live for a in leftovers if a.verb == DELETE and a.live)
     actions = []
     for ref, item in desired.items():
         rtype, pending = resolved[ref]
@@ -244,7 +246,7 @@ def _compare(action: Action, current: dict, known: list[str], freed: bool) -> No
     prints = [applied_fingerprint(current), *([applied_fingerprint(current, wanted)] if action.leave_replicas else [])]
     same = known[:1] == [item.fingerprint] and known[1:2] and known[1] in prints
     action.verb, action.pending = (UNCHANGED if same else UPDATE), ""
-    action.newly_taken_over = is_stranger(current) or (not known and not _owner(current))
+    action.newly_taken_over = is_stranger(current) or (not known and not (_owner(current) and owned_fields(current)))
     action.taken_over = action.newly_taken_over or known[2:] == [TAKEN_OVER]
     action.hold_replicas = None if same else replicas_to_hold(current, action.body, freed)
 
@@ -287,7 +289,7 @@ def refuse_irreversible(plan: Plan) -> None:
 def note_replacements(plan: Plan) -> None:
     """On a way back: what the server takes no change of is deleted and made anew."""
     for action in plan.actions:
-        if action.verb == UPDATE and action.ref.builtin in ("ConfigMap", "Secret") and action.live and action.live.get("immutable"):
+        if action.verb == UPDATE and action.ref.builtin in REPLACEABLE and action.live and action.live.get("immutable"):
             fields = ("data", "binaryData", "immutable")
             body = action.desired.body if action.desired else {}
             action.replace = any((action.live.get(name) or None) != (body.get(name) or None) for name in fields)

@@ -9,7 +9,7 @@ import typing as t
 from ._refusals import explain
 from ._cluster import Cluster
 from ._errors import ApiError, InvalidInput
-from ._fields import before_image, changed_paths, other_managers
+from ._fields import before_image, changed_paths, other_managers, spec_of
 from ._manifest import LABEL_COMPONENT, LABEL_PLATFORM
 from ._plan import CREATE, DELETE, ORPHAN, UNCHANGED, UPDATE, Action, Plan, is_policy
 
@@ -22,9 +22,22 @@ UNCHANGEABLE = frozenset((
     "Job", "StatefulSet", "PersistentVolumeClaim", "RoleBinding", "ClusterRoleBinding", "StorageClass", "PriorityClass", "CustomResourceDefinition",
 ))
 
+# Of others the fields that cannot be changed, which are asked about where they would be.
+_FIXED = {"Deployment": ("selector",), "DaemonSet": ("selector",), "ReplicaSet": ("selector",), "Service": ("clusterIP", "clusterIPs")}
+
+
+def _changes_fixed(action: Action) -> bool:
+    """Whether an update is of a field that its kind keeps, or of what was made immutable."""
+    live, body = action.live or {}, action.body
+    pairs = [(spec_of(body).get(field), spec_of(live).get(field)) for field in _FIXED.get(action.ref.builtin, ())]
+    if action.ref.builtin == "Secret":
+        pairs.append((body.get("type"), live.get("type")))
+    return bool(live.get("immutable")) or any(wanted is not None and wanted != found for wanted, found in pairs)
+
 
 def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] | None = None) -> dict[Action, dict]:
-    """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these.
+    """{action: what the server would make of it} for every create and update it can judge now. `kinds`: only updates of these, and of
+    fields that cannot be changed.
 
     All refusals are collected into one InvalidInput.
     """
@@ -49,7 +62,7 @@ def dry_run(cluster: Cluster, plan: Plan, force: bool, kinds: t.Collection[str] 
             return None
 
     asked = [a for a in plan.actions if a.verb in (CREATE, UPDATE) and not a.pending]
-    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and a.ref.builtin in kinds]
+    asked = asked if kinds is None else [a for a in asked if a.verb == UPDATE and (a.ref.builtin in kinds or _changes_fixed(a))]
     answers = [answer for answer in cluster.each(attempt, asked) if answer]
     if errors:
         raise InvalidInput("the API server would refuse this, nothing was written:\n- " + "\n- ".join(errors), errors=errors)

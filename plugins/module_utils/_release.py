@@ -16,9 +16,9 @@ from ._course import Course
 from ._errors import ApiError, Busy, Interrupted, InvalidInput, LockLost, PlatformError, ReleaseFailed, TimedOut, Told
 from ._evict import Leaving, revisions_left
 from ._health import WORKLOADS, not_ready
-from ._ledger import DEPLOYED, FAILED, Ledger, State, busy
+from ._ledger import DEPLOYED, FAILED, NAMESPACES, Ledger, State, busy
 from ._lock import Lock, alive
-from ._limit import refuse_too_many_deletions, refuse_undescribed
+from ._limit import refuse_empty, refuse_too_many_deletions, refuse_undescribed
 from ._manifest import LABEL_COMPONENT, Desired, Ref, hpa_targets, leave_replicas, one_way, prepare
 from ._order import After, Order
 from ._observe import observe, recorded_types
@@ -112,6 +112,8 @@ class Releaser:
         refuse_undescribed(bundle, components)
         Order.of(self.options.after, bundle)
         desired = prepare(bundle, self.options.platform)
+        if self.options.complete or not bundle:
+            refuse_empty(desired)
         if self.options.consistency:
             refuse_contradictions(desired)
         state = self.load()
@@ -153,7 +155,7 @@ class Releaser:
     def _release(self, target: Target, state: State) -> dict:
         plan = self.plan(target, state)
         if target.limited:
-            refuse_too_many_deletions(plan, state.record, self.options.max_deleted)
+            refuse_too_many_deletions(plan, state.record, target.scope, self.options.max_deleted)
         vector = self.vector(target, state)
         result = self._result(plan, state, target.order(plan).stages())
         if plan.writes:
@@ -164,7 +166,7 @@ class Releaser:
             self.not_ready = self._beside(scope(plan).beside) if self.options.wait else []
             return self._finished(result)
         dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
-        return self.carry_out(plan, state, vector, target, result)
+        return {**self.carry_out(plan, state, vector, target, result), **self._planned(plan, result["order"])}
 
     def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
         """Raises NotPermitted when the identity lacks a permission that the plan, or listing what is in `read`, needs."""
@@ -232,6 +234,8 @@ class Releaser:
         leave_replicas(target.desired, hpa_targets(others))  # those in the bundle are seen to already
         platform = self.options.platform
         refuse_foreign(target.desired, live, state.record, platform, self.options.force)
+        if not target.repair:
+            self._refuse_leaving(target.desired)
         plan = make_plan(target.desired, resolved, live, state.record, target.scope, group_kind(types.values()), target.spared, platform)
         refuse_irreversible(plan)
         self._components = {action.ref: action.component for action in plan.actions}
@@ -275,6 +279,25 @@ class Releaser:
                 listed = {**wanted, **recorded_types(self.cluster, state.record)}
                 self.permit(anew, {(rtype, ref.namespace if rtype.namespaced else "") for ref, rtype in listed.items()})
             raise
+
+    def _refuse_leaving(self, desired: dict[Ref, Desired]) -> None:
+        """Raises InvalidInput for objects in a namespace that is being deleted and that this run does not make anew."""
+        spaces = sorted({ref.namespace for ref in desired} - {ref.name for ref in desired if ref.builtin == "Namespace"} - {""})
+        found = self.cluster.each(self._leaving_namespace, spaces)
+        errors = [f"Namespace {name}: {held_by(live)}" for name, live in zip(spaces, found) if live]
+        if errors:
+            text = "\n- ".join(["what this run would write is in a namespace that goes, with all that is in it; nothing was written:", *errors])
+            raise InvalidInput(f"{text}\nRun again when it is gone and made anew", errors=errors)
+
+    def _leaving_namespace(self, name: str) -> dict | None:
+        """The Namespace, if it is being deleted as far as we may know."""
+        try:
+            found = self.cluster.get(NAMESPACES, "", name)
+        except ApiError as exc:
+            if exc.status == 403:
+                return None
+            raise
+        return found if found and found["metadata"].get("deletionTimestamp") else None
 
     def _refuse_dangling(self, desired: dict[Ref, Desired], plan: Plan, live: dict[Ref, dict]) -> None:
         """Raises one InvalidInput that lists what objects to be written name and what will not be there."""
@@ -345,6 +368,8 @@ class Releaser:
             reading = self._before(plan, target)
             afters = self._applied(plan, target, leaving, reading)
             hold_again(self.cluster, plan, afters, self.lock.check)
+            if target.limited or target.back:
+                self._keep_what_others_use(plan, state, target)  # somebody may have moved in while the run waited
             apply_deletes(self.cluster, plan, self.progress, self.lock.check, target.order(plan), self.options.wait_timeout)
             self.lock.check()
             self._record(plan, afters, state, vector, target, release)
@@ -566,16 +591,22 @@ class Releaser:
             "previous": current["number"] if current else None,
             "platform": self.options.platform,
             "server": self.cluster.server,
-            "summary": plan.summary(),
-            "summary_lines": [*summary_lines(plan.summary()), *(["in this order: " + ", then ".join(map(", ".join, stages))] if len(stages) > 1 else [])],
+            **self._planned(plan, stages),
             "order": stages,
             "changes": [],
-            "kept": [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP],
-            "taken_over": [str(a.ref) for a in plan.writes if a.newly_taken_over],
             "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
             "ledger": [],
             "returns_to": None,
         }
+
+    @staticmethod
+    def _planned(plan: Plan, stages: list[list[str]]) -> dict:
+        """What a plan comes to: numbers, in which order, what stays, and what was there before."""
+        kept = [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP]
+        taken = [str(a.ref) for a in plan.writes if a.newly_taken_over]
+        order = [f"in this order: {', then '.join(map(', '.join, stages))}"] if len(stages) > 1 else []
+        lines = [*summary_lines(plan.summary()), *order]
+        return {"summary": plan.summary(), "summary_lines": lines, "kept": kept, "taken_over": taken}
 
     def _changes(self, plan: Plan, afters: dict[Action, dict]) -> dict:
         found: dict[str, t.Any] = {"changes": [change(a, afters.get(a)) for a in plan.writes]}

@@ -29,7 +29,7 @@ def teardown(releaser: Releaser, data: bool, forget: bool) -> dict:
     owned = {ref: rtype for ref, rtype in recorded_types(cluster, state.record).items() if ref in live}
     others = _not_ours(releaser, state, {ref: live[ref] for ref in owned})
     owned = {ref: rtype for ref, rtype in owned.items() if ref not in others}
-    claims = _claims_of_sets(cluster, state, live) if data else []
+    claims = _claims_of_sets(cluster, state, {ref: live[ref] for ref in owned}) if data else []
     kept = _kept(releaser, owned, live, {ref for _component, ref in claims}, others, data)
     result = releaser.tear_down(state, kept.__contains__)
     result["kept"] = [f"{ref}: {why}" for ref, why in sorted({**kept, **others}.items())]
@@ -77,7 +77,7 @@ def _kept(
 
 
 def _claims_of_sets(cluster: Cluster, state: State, live: dict[Ref, dict]) -> list[tuple[str, Ref]]:
-    """(component, claim) of the claims that StatefulSets of ours made from their templates; they are in no manifest."""
+    """(component, claim) of the claims that StatefulSets in `live`, all of them ours, made from their templates; they are in no manifest."""
     found = []
     for component, objects in state.record.items():
         sets = (ref for ref in map(ref_from_key, objects) if ref.builtin == "StatefulSet" and ref in live)

@@ -12,13 +12,13 @@ from ._apply import Check, delete_and_wait, let_go, until_in_force, wait_until_g
 from ._cluster import Cluster
 from ._errors import ApiError, LockLost, PlatformError
 from ._fields import entries_of_others, identity, images_of_others, is_scaled, other_managers, own_entry, owned_fields, owners_again
-from ._health import WORKLOADS, not_ready
+from ._health import not_ready
 from ._manifest import ANNOTATION_ONE_WAY, LABEL_PLATFORM, Ref
 from ._occupied import foreign_resources, occupied
-from ._plan import CREATE, DELETE, ORPHAN, PROTECTED, UPDATE, Action, Plan
+from ._plan import CREATE, DELETE, ORPHAN, REPLACEABLE, UPDATE, Action, Plan
 from ._types import ResourceType
 
-GONE_SECONDS = 120.0  # how long an undo waits for what is being deleted
+GONE_SECONDS = 120.0  # how long an undo waits for what is being deleted, for all of it together
 
 
 @dataclasses.dataclass
@@ -117,20 +117,17 @@ def restore(cluster: Cluster, journal: list[Entry], platform: str, check: Check 
     return report
 
 
-# What an undo may delete and make anew when the server takes no change back, such as a ConfigMap that was made immutable: nothing
-# that has pods, data or other objects in it.
-NEVER_REPLACED = (*PROTECTED, *WORKLOADS, "Pod")
-
-
 @dataclasses.dataclass
 class Undo:
-    """Undoes single writes. `ours`: what the run has written, without what turns out to be somebody else's."""
+    """Undoes single writes. `ours`: what the run has written, without what turns out to be somebody else's. `until`: when the time is
+    over, by the monotonic clock, that everything together may take to be gone."""
 
     cluster: Cluster
     platform: str
     ours: set[Ref]
     check: Check
     report: Restored
+    until: float = dataclasses.field(default_factory=lambda: time.monotonic() + GONE_SECONDS)
 
     def one(self, entry: Entry) -> None:
         self.check()
@@ -143,6 +140,8 @@ class Undo:
         except ApiError as exc:
             if entry.one_way and exc.status == 422:
                 self.report.kept.append(f"{entry.ref}: there is no way back from what was announced as one-way")
+            elif (entry.verb, entry.ref.builtin, exc.status) == (UPDATE, "PersistentVolumeClaim", 422):
+                self.report.kept.append(f"{entry.ref}: a claim that was made larger does not get smaller again: {exc.message}")
             else:
                 self.report.errors.append(f"{entry.ref}: {exc.message}")
         except LockLost:
@@ -195,19 +194,23 @@ class Undo:
         try:
             after = self.cluster.apply(entry.rtype, before, force=True)
         except ApiError as exc:
-            if exc.status != 422 or "immutable" not in exc.message or entry.ref.builtin in NEVER_REPLACED:
-                raise  # a refusal by admission is no reason to delete anything
+            if exc.status != 422 or "immutable" not in exc.message or entry.ref.builtin not in REPLACEABLE:
+                raise  # no reason to delete what may have pods, data or other objects of its own
             live = self.cluster.get(entry.rtype, entry.namespace, entry.name)
             if live is None or live["metadata"].get("labels", {}).get(LABEL_PLATFORM) != self.platform:
                 raise
             entry.others = images_of_others(live)
-            delete_and_wait(self.cluster, entry.rtype, entry.ref, live["metadata"]["uid"])
+            delete_and_wait(self.cluster, entry.rtype, entry.ref, live["metadata"]["uid"], self._seconds())
             return self.cluster.apply(entry.rtype, before, force=True)
         if after["metadata"].get("deletionTimestamp"):
             # Still on its way out (a pruned namespace takes its time): what was applied now goes with it.
-            wait_until_gone(self.cluster, entry.rtype, entry.ref, GONE_SECONDS)
+            wait_until_gone(self.cluster, entry.rtype, entry.ref, self._seconds())
             after = self.cluster.apply(entry.rtype, before, force=True)
         return after
+
+    def _seconds(self) -> float:
+        """How long to wait for one object. One that goes at once is given a moment also when the time is over."""
+        return max(1.0, self.until - time.monotonic())
 
     def _remove(self, entry: Entry, live: dict | None) -> None:
         """Takes away what the run made. What was there all the same, or was somebody else's a moment earlier, only loses our fields."""

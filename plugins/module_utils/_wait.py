@@ -8,7 +8,7 @@ import time
 import typing as t
 
 from ._cluster import Cluster
-from ._errors import ApiError, Hopeless, PlatformError, TimedOut
+from ._errors import ApiError, Hopeless, LockLost, PlatformError, TimedOut
 from ._evict import Evictions
 from ._health import READY, WORKLOADS, Problem, awaits_consumer, condition_is, ended, not_ready, observed, owner_of, pod_problem, stuck
 from ._manifest import LABEL_PLATFORM, Ref
@@ -251,6 +251,8 @@ class Waiter:
         meta = pod["metadata"]
         try:
             self.cluster.evict(meta["namespace"], meta["name"], meta["uid"])
+        except LockLost:
+            raise
         except PlatformError as exc:
             return f"it cannot be evicted to start at once, so its next start is waited for: {exc.message}"
         return "evicted, so that it starts with what is there now"

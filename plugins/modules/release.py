@@ -51,7 +51,8 @@ options:
   max_deleted:
     description:
       - How many of the objects that the ledger owns one run with O(state=present) may delete, as a number or a percentage of them. A
-        percentage never means fewer than five. To delete everything takes V(100%).
+        percentage never means fewer than five. To delete everything takes V(100%), and so does to delete everything but what is kept, such
+        as a Namespace.
       - A rollback and a teardown say themselves what goes, and are not limited.
     type: str
     default: 25%

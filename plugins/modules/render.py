@@ -153,8 +153,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.genai.platform.plugins.module_utils._argspec import PLATFORM, Call, Module
 from ansible_collections.genai.platform.plugins.module_utils._consistency import refuse_contradictions
 from ansible_collections.genai.platform.plugins.module_utils._input import read_bundle
+from ansible_collections.genai.platform.plugins.module_utils._limit import refuse_empty, refuse_undescribed
 from ansible_collections.genai.platform.plugins.module_utils._manifest import prepare
-from ansible_collections.genai.platform.plugins.module_utils._release import refuse_undescribed
 from ansible_collections.genai.platform.plugins.module_utils._render import render
 from ansible_collections.genai.platform.plugins.module_utils._tree import Tree, outcome
 
@@ -176,6 +176,8 @@ def work(call: Call) -> dict:
     if params["components"]:
         refuse_undescribed(bundle, params["components"])
     objects = prepare(bundle, params["platform"])
+    if params["complete"]:
+        refuse_empty(objects)  # else nothing would be left of the tree
     if params["consistency"]:
         refuse_contradictions(objects)
     rendered = render(objects.values(), params["platform"], params["secrets"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Unreachable
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, LockLost, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._evict import Evictions, left_by
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 
@@ -157,6 +157,12 @@ def test_a_refusal_is_said_once_and_tried_again(refusal, said):
     assert len(run.lines) == 1 and said in run.lines[0] and run.lines[0].endswith("; trying again")
     assert run.at(10, *BROKEN) == "db-0" and "evicted so that" in run.lines[-1]
     assert run.evictions.refused == {}
+
+
+def test_who_has_lost_the_lock_evicts_no_more():
+    run = Run(LockLost("another may have taken over"))
+    with pytest.raises(LockLost):
+        run.at(0, *BROKEN)
 
 
 def test_a_refusal_is_forgotten_when_the_pod_gets_ready():

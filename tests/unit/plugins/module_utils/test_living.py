@@ -8,14 +8,16 @@ import threading
 import time
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils import _undo
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput, ReleaseFailed, TimedOut
+from ansible_collections.genai.platform.plugins.module_utils import _apply, _undo
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Interrupted, InvalidInput, ReleaseFailed, TimedOut
 from ansible_collections.genai.platform.plugins.module_utils._input import STOPPING, stop_on_signals
+from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils._lock import alive
 from ansible_collections.genai.platform.plugins.module_utils._manifest import LABEL_PLATFORM, Ref
 from ansible_collections.genai.platform.plugins.module_utils._reconcile import drift
 from ansible_collections.genai.platform.plugins.module_utils._release import Releaser
-from fake import FakeCluster
+from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
+from fake import FakeCluster, Refused, _at
 from story import STATE, config, configmap, deploy, fail_when, just_before, obj, owner, releaser, roll_back, state, tear_down
 
 SPACE = obj("Namespace", "ns", None)
@@ -86,6 +88,33 @@ def test_a_release_deletes_no_more_than_it_is_told(cluster, owned, leaving, most
         assert deploy(cluster, bundle, max_deleted=most)["summary"]["app"]["delete"] == leaving
 
 
+@pytest.mark.parametrize(
+    "bundle",
+    [{"app": []}, {"app": [None]}, {"app": [], "other": []}, {"other": [obj("Namespace", "new", None)]}],
+    ids=["no object", "an empty document", "components of nothing", "all of it new"],
+)
+@pytest.mark.parametrize("vanished", [0, 30])
+def test_a_release_never_deletes_all_but_what_is_kept(cluster, bundle, vanished):
+    """A handful is allowed, but not when no more is left: a Namespace, or a claim, that is kept for what is in it is no platform."""
+    names = [config(f"c{number}") for number in range(4 + vanished)]
+    deploy(cluster, {"app": [SPACE, *names]})
+    for body in names[4:]:
+        del cluster.objects[Ref.of(body)]
+    before = list(cluster.writes)
+    with pytest.raises(InvalidInput, match="the bundle is empty" if "new" not in str(bundle) else "nothing that it owns would be described any more"):
+        deploy(cluster, bundle)
+    assert cluster.writes == before
+
+
+def test_a_component_may_become_empty_beside_others(cluster):
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("one")], "more": [config("two")]})
+    assert deploy(cluster, {"more": []}, complete=False)["summary"]["more"]["delete"] == 1
+    with pytest.raises(InvalidInput, match="nothing that it owns would be described any more"):
+        deploy(cluster, {"app": []}, complete=False)
+    assert deploy(cluster, {"app": []}, complete=False, max_deleted="100%")["summary"]["app"]["delete"] == 1
+
+
 def test_ways_back_are_not_limited(cluster):
     deploy(cluster, {"app": [SPACE, config("one")]})
     deploy(cluster, {"app": [SPACE, config("one"), *(config(f"c{n}") for n in range(30))]})
@@ -139,6 +168,21 @@ def test_replicas_come_back_from_our_own_autoscaler_when_it_is_removed(cluster, 
     assert writes.index("delete HorizontalPodAutoscaler ns/web") < writes.index("apply Deployment ns/web")
     assert cluster.objects[WEB]["spec"]["replicas"] == 3
     assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["changed"] is False
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "Deployment", "apiVersion": "apps/v1"}], ids=["by name", "by kind"])
+def test_replicas_come_back_from_an_autoscaler_of_another_kind(cluster, kind):
+    """KEDA's make a HorizontalPodAutoscaler of their own, which goes with them."""
+    cluster.served.append(ResourceType("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", True))
+    keda = {**obj("ScaledObject", "web"), "apiVersion": "keda.sh/v1alpha1", "spec": {"scaleTargetRef": {"name": "web", **kind}, "minReplicaCount": 2}}
+    deploy(cluster, {"app": [SPACE, workload(replicas=None), keda]}, wait=False)
+    cluster.edit(WEB, {"spec": {"replicas": 7}}, *SCALER)
+    seen = len(cluster.writes)
+    deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)
+    writes = cluster.writes[seen:]
+    assert writes.index("delete ScaledObject ns/web") < writes.index("apply Deployment ns/web")
+    assert cluster.objects[WEB]["spec"]["replicas"] == 3
+    assert deploy(cluster, {"app": [SPACE, workload(replicas=3)]}, wait=False)["scaled"] == []
 
 
 def test_an_autoscaler_that_writes_between_plan_and_removal_loses_all_the_same(cluster):
@@ -383,14 +427,30 @@ def test_a_repair_that_may_not_make_an_object_anew_leaves_it_as_it_was_found(clu
     assert len(drift(releaser(cluster), False, None, [])["drift"]) == 1, "and it is drift still"
 
 
-def test_forward_the_change_of_an_immutable_configmap_is_the_servers_refusal(cluster):
-    deploy(cluster, {"app": [SPACE, frozen(a="1")]})
-    before = cluster.contents()
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("kind", ["ConfigMap", "Deployment", "Service", "Secret"])
+def test_forward_the_change_of_what_cannot_be_changed_is_refused_before_the_first_write(cluster, kind, check):
+    """By the server, which is asked about it first."""
+    bodies = {
+        "ConfigMap": (frozen(a="1"), frozen(a="2")),
+        "Deployment": [{**workload(), "spec": {**workload()["spec"], "selector": {"matchLabels": {"app": app}}}} for app in ("one", "two")],
+        "Service": [obj("Service", "one", spec={"clusterIP": address, "selector": {"app": "one"}}) for address in ("10.0.0.1", "10.0.0.2")],
+        "Secret": [obj("Secret", "one", type=name, data={"a": "Yg=="}) for name in ("Opaque", "example.com/other")],
+    }
+    was, wanted = bodies[kind]
+    deploy(cluster, {"app": [SPACE, was, config("zero")]}, wait=False)
+    before, refuse = list(cluster.writes), cluster._refuse_immutable
+
+    def judge(live, mine):
+        fixed = [("type",), ("spec", "clusterIP"), ("spec", "selector", "matchLabels", "app")]
+        if live["kind"] == kind and kind != "ConfigMap" and any(path in mine and mine[path] != _at(live, path) for path in fixed if _at(live, path)):
+            raise Refused(422, "field is immutable", reason="Invalid")
+        refuse(live, mine)
+
+    cluster._refuse_immutable = judge
     with pytest.raises(InvalidInput, match="field is immutable"):
-        deploy(cluster, {"app": [SPACE, frozen(a="2")]}, check=True)
-    with pytest.raises(ReleaseFailed, match="field is immutable"):
-        deploy(cluster, {"app": [SPACE, frozen(a="2")]})
-    assert cluster.contents() == before
+        deploy(cluster, {"app": [SPACE, wanted, config("zero", a="1")]}, check=check, wait=False)
+    assert cluster.writes == before
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -552,3 +612,224 @@ def test_the_number_of_a_revision_is_used_once(cluster):
     deploy(cluster, {**spaces, "app": [config("one", k="new")], **other}, keep=9)
     roll_back(cluster, "2", keep=9)
     assert cluster.objects[configmap("one")]["data"] == {"k": "2"}
+
+
+STATEFULSET = ResourceType("apps", "v1", "StatefulSet", "statefulsets", True)
+
+
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_claims_go_with_statefulsets_of_ours_only(cluster, taken_over):
+    """One that was there before the platform stays, and so does its data."""
+    cluster.served.append(STATEFULSET)
+    cluster.make(SPACE)
+    database = {**obj("StatefulSet", "db"), "apiVersion": "apps/v1", "spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}
+    if taken_over:
+        cluster.make(database)
+    deploy(cluster, {"app": [database, config("one")]}, wait=False)
+    cluster.make(obj("PersistentVolumeClaim", "data-db-0", spec={"x": "y"}), "kube-controller-manager")
+    preview = tear_down(cluster, data=True, check=True)["changes"]
+    assert any(change["name"] == "data-db-0" for change in preview) is not taken_over
+    tear_down(cluster, data=True)
+    for ref in (Ref("apps", "StatefulSet", "ns", "db"), Ref("", "PersistentVolumeClaim", "ns", "data-db-0")):
+        assert (ref in cluster.objects) is taken_over
+
+
+# --- what no way back may do ------------------------------------------------------------------------------------------
+
+
+def takes_back_no(cluster, field, why):
+    """The server refuses to take a field out again, or to make it less."""
+    refuse = cluster._refuse_immutable
+
+    def judge(live, mine):
+        if (live.get("spec") or {}).get(field, 0) > mine.get(("spec", field), 0):
+            raise Refused(422, why, reason="Invalid")
+        refuse(live, mine)
+
+    cluster._refuse_immutable = judge
+
+
+def test_an_undo_never_makes_a_custom_resource_anew(cluster):
+    """Its operator would take what it describes along, such as a database."""
+    rtype, ref = ResourceType("example.com", "v1", "Database", "databases", True), Ref("example.com", "Database", "ns", "db")
+    cluster.served.append(rtype)
+    database = {**obj("Database", "db"), "apiVersion": "example.com/v1", "spec": {"size": 1}}
+    deploy(cluster, {"app": [SPACE, database]})
+    uid = cluster.objects[ref]["metadata"]["uid"]
+    takes_back_no(cluster, "shards", "spec.shards: Invalid value: shards is immutable")
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="NOT everything could be restored.*shards is immutable"):
+        deploy(cluster, {"app": [SPACE, {**database, "spec": {"size": 1, "shards": 3}}]})
+    assert cluster.objects[ref]["metadata"]["uid"] == uid and "delete Database ns/db" not in cluster.writes
+
+
+def test_a_claim_that_was_made_larger_stays_so_and_blocks_nothing(cluster):
+    def claim(size):
+        return obj("PersistentVolumeClaim", "data", spec={"size": size})
+
+    deploy(cluster, {"app": [SPACE, claim(1), config("one", a="1")]}, wait=False)
+    takes_back_no(cluster, "size", "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity")
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="The state before is restored .*1 kept: PersistentVolumeClaim ns/data: a claim .* does not get smaller"):
+        deploy(cluster, {"app": [SPACE, claim(2), config("one", a="2")]}, wait=False)
+    assert cluster.objects[configmap("one")]["data"] == {"a": "1"}
+    assert deploy(cluster, {"app": [SPACE, claim(2), config("one", a="2")]}, wait=False)["repaired"] is None
+
+
+def test_an_undo_waits_for_everything_together_no_longer_than_for_one(monkeypatch):
+    """The lock is held for so long, and nobody can take it over."""
+    monkeypatch.setattr(_undo, "GONE_SECONDS", 10)
+    waited: list[float] = []
+
+    def never(_cluster, _rtype, ref, seconds):
+        waited.append(seconds)
+        now[0] += seconds
+        raise TimedOut(f"{ref}: still there")
+
+    now, many = [0.0], [config(f"c{n}") for n in range(12)]
+    monkeypatch.setattr(_undo, "wait_until_gone", never)
+    monkeypatch.setattr(_undo.time, "monotonic", lambda: now[0])
+    cluster = FakeCluster(workers=1)
+    deploy(cluster, {"app": [SPACE, *many]})
+    hold(cluster, *map(Ref.of, many))
+    fail_when(cluster, STATE)
+    with pytest.raises(ReleaseFailed, match="NOT everything could be restored"):
+        deploy(cluster, {"app": [SPACE]}, max_deleted="100%")
+    assert waited == [10, *[1] * 11]
+
+
+@pytest.mark.parametrize("way", ["deploy", "rollback"])
+def test_a_namespace_into_which_others_moved_while_the_run_waited_is_not_pruned(cluster, way, monkeypatch):
+    more, wait = obj("Namespace", "more", None), Releaser._wait
+    small, large = {"base": [SPACE], "app": [config("one")]}, {"base": [SPACE, more], "app": [config("one"), config("two", namespace="more")]}
+    deploy(cluster, small)
+    deploy(cluster, large)
+    monkeypatch.setattr(Releaser, "_wait", lambda *args: (cluster.make(config("theirs", namespace="more")), wait(*args)))
+    options = {"prune_protected": True, "max_deleted": "100%"}
+    result = roll_back(cluster, **options) if way == "rollback" else deploy(cluster, small, **options)
+    assert configmap("theirs", "more") in cluster.objects and configmap("two", "more") not in cluster.objects
+    assert result["kept"] == ["Namespace more: it holds ConfigMap more/theirs, which is not ours"] and result["summary"]["base"]["delete"] == 0
+    assert "/Namespace//more" in state(cluster).record["base"], "it is ours still"
+
+
+# --- what goes while a run plans, or beside it ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_what_somebody_deletes_in_mid_run_is_made_anew_or_fails_the_run(cluster, goes, monkeypatch):
+    monkeypatch.setattr(_apply, "GONE_SECONDS", 30 if goes else 0)
+    deploy(cluster, {"app": [SPACE, config("one", a="1"), config("two", a="1")]})
+    hold(cluster, configmap("one"))
+    just_before(cluster, "apply ConfigMap ns/one", lambda: delete(cluster, configmap("one")))
+    timer = threading.Timer(0.3, cluster.let_go, [configmap("one")])
+    bundle = {"app": [SPACE, config("one", a="2"), config("two", a="2")]}
+    if goes:
+        timer.start()
+        deploy(cluster, bundle)
+        timer.join()
+        assert cluster.objects[configmap("one")]["data"] == {"a": "2"} and "deletionTimestamp" not in cluster.objects[configmap("one")]["metadata"]
+    else:
+        monkeypatch.setattr(_undo, "GONE_SECONDS", 0)
+        with pytest.raises(ReleaseFailed, match="ConfigMap ns/one: it is being deleted since .*, held by example.com/slow"):
+            deploy(cluster, bundle)
+        assert cluster.objects[configmap("two")]["data"] == {"a": "1"}
+
+
+@pytest.mark.parametrize("more", [[], [config("two")]], ids=["the same", "one more"])
+@pytest.mark.parametrize("check", [False, True])
+def test_what_is_in_a_namespace_of_others_that_goes_is_refused(cluster, check, more):
+    """Its controller has not come to what is in it, which looks as if it were there."""
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("one", a="1")]})
+    before = list(cluster.writes)
+    cluster.objects[Ref("", "Namespace", "", "ns")]["metadata"] |= {"deletionTimestamp": "2026-01-01T00:01:00Z", "finalizers": ["example.com/slow"]}
+    with pytest.raises(InvalidInput, match="Namespace ns: it is being deleted since .*, held by example.com/slow"):
+        deploy(cluster, {"app": [config("one", a="1"), *more]}, check=check)
+    assert cluster.writes == before
+
+
+def test_a_ledgers_namespace_that_does_not_go_is_named(cluster, monkeypatch):
+    cluster.make(obj("Namespace", "genai-ledger", None))
+    cluster.objects[Ref("", "Namespace", "", "genai-ledger")]["metadata"] |= {"deletionTimestamp": "2026-01-01T00:01:00Z", "finalizers": ["example.com/slow"]}
+    monkeypatch.setattr(cluster, "gone", lambda objects, *_args: [ref for _rtype, ref in objects])
+    with pytest.raises(TimedOut, match="Namespace genai-ledger, which the ledger is to be in, is still being deleted"):
+        deploy(cluster, {"app": [SPACE]})
+    assert cluster.writes == []
+
+
+def test_a_namespace_that_goes_is_no_question_of_permissions(cluster):
+    cluster.make(SPACE)
+    deploy(cluster, {"app": [config("one")]})
+    space = cluster.objects[Ref("", "Namespace", "", "ns")]["metadata"]
+    just_before(cluster, "apply ConfigMap ns/two", lambda: space.update(deletionTimestamp="2026-01-01T00:01:00Z", finalizers=["example.com/slow"]))
+    with pytest.raises(ReleaseFailed, match="because it is being terminated$"):
+        deploy(cluster, {"app": [config("one"), config("two")]})
+
+
+# --- copies by hand ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(cluster):
+    """A cluster with a release, of which somebody has copied an object, labels and all."""
+    deploy(cluster, {"app": [SPACE, config("one", a="1")]})
+    cluster.make(config("copy", labels={LABEL_PLATFORM: "genai"}, theirs="x"), "kubectl-client-side-apply")
+    return cluster
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_copy_of_an_object_of_ours_keeps_its_namespace(copied, data):
+    assert tear_down(copied, data=data)["kept"] == ["Namespace ns: it holds ConfigMap ns/copy, which is not ours"]
+    assert copied.objects[configmap("copy")]["data"] == {"theirs": "x"}
+
+
+def test_a_copy_of_an_object_of_ours_is_taken_over(copied):
+    bundle = {"app": [SPACE, config("one", a="1"), config("copy", ours="y")]}
+    assert deploy(copied, bundle, check=True)["taken_over"] == ["ConfigMap ns/copy"]
+    deploy(copied, bundle)
+    deploy(copied, {"app": [SPACE, config("one", a="1")]})
+    assert copied.objects[configmap("copy")]["data"] == {"theirs": "x", "ours": "y"} and owner(copied, configmap("copy")) is None
+
+
+@pytest.mark.parametrize("labels", [None, {LABEL_PLATFORM: "other"}], ids=["nobody's", "another platform's"])
+def test_a_namespace_that_somebody_makes_while_a_run_plans_is_theirs(cluster, labels):
+    theirs = obj("Namespace", "more", None)
+    theirs["metadata"] |= {"labels": labels} if labels else {}
+    just_before(cluster, "apply Secret genai-ledger/genai.journal", lambda: cluster.make(theirs, "genai.platform"))
+    with pytest.raises(ReleaseFailed, match="Namespace more: it was made by somebody else while this run was planning; run again"):
+        deploy(cluster, {"app": [SPACE, obj("Namespace", "more", None), config("one")]})
+    assert owner(cluster, Ref("", "Namespace", "", "more")) == (labels or {}).get(LABEL_PLATFORM) and "delete Namespace more" not in cluster.writes
+
+
+def test_the_ledger_may_be_in_a_namespace_of_the_platform(cluster):
+    books = obj("Namespace", "genai-ledger", None)
+    assert deploy(cluster, {"app": [books, config("one", namespace="genai-ledger")]})["changed"]
+    assert not deploy(cluster, {"app": [books, config("one", namespace="genai-ledger")]})["changed"]
+
+
+def test_what_somebody_makes_while_a_run_plans_is_taken_over(cluster):
+    cluster.make(SPACE)
+    just_before(cluster, "apply Secret genai-ledger/genai.journal", lambda: cluster.make(config("one", theirs="x")))
+    assert deploy(cluster, {"app": [config("one", ours="y"), config("two")]})["taken_over"] == ["ConfigMap ns/one"]
+    assert mark(cluster) == ["taken over"] and state(cluster).record["app"]["/ConfigMap/ns/two"][2:] == []
+    tear_down(cluster, data=True)
+    assert cluster.objects[configmap("one")]["data"] == {"theirs": "x", "ours": "y"} and configmap("two") not in cluster.objects
+
+
+def test_to_be_told_to_stop_when_all_is_recorded_undoes_nothing(cluster, monkeypatch):
+    """Revisions that only forgotten releases used are being deleted; an undo would name them again."""
+    for number in "1234":
+        deploy(cluster, {"app": [SPACE, config("one", a=number)]}, keep=3)
+    cleared = Ledger._delete_with_parts
+    told = [Interrupted("told to stop")]
+
+    def clear(ledger, secret):
+        cleared(ledger, secret)
+        if told and "journal" not in secret["metadata"]["name"]:
+            raise told.pop()
+
+    monkeypatch.setattr(Ledger, "_delete_with_parts", clear)
+    assert deploy(cluster, {"app": [SPACE, config("one", a="5")]}, keep=3)["release"] == 5 and told == []
+    for number in (3, 4):
+        roll_back(cluster, str(number), keep=9)
+        assert cluster.objects[configmap("one")]["data"] == {"a": str(number)}

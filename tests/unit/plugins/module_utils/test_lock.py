@@ -9,7 +9,7 @@ import sys
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils import _lock as lock_module
 from ansible_collections.genai.platform.plugins.module_utils._errors import Busy, LockLost, Unreachable
-from ansible_collections.genai.platform.plugins.module_utils._ledger import ANNOTATION_HOLDER, ANNOTATION_RENEWED, Ledger
+from ansible_collections.genai.platform.plugins.module_utils._ledger import ANNOTATION_HOLDER, ANNOTATION_RENEWED, Ledger, State
 from ansible_collections.genai.platform.plugins.module_utils._lock import GIVE_UP_SECONDS, STALE_SECONDS, Lock, alive, process
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
@@ -129,6 +129,20 @@ def test_a_write_is_not_tried_again_once_the_lock_is_lost(held):
     assert answers == [503] and Ref("", "ConfigMap", "ledger", "one") not in held.cluster.objects
     held.lock.stop()
     assert held.cluster.fence is None
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_nothing_is_written_once_the_lock_is_lost(held, dry_run):
+    """Whoever writes, and whether or not it has asked before; what writes nothing goes on."""
+    one = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "namespace": "ledger"}}
+    held.lock._lost = True
+    if dry_run:
+        assert held.cluster.apply(CONFIGMAPS, one, dry_run=True) and held.cluster.get(CONFIGMAPS, "ledger", "one") is None
+    else:
+        for write in (lambda: held.cluster.apply(CONFIGMAPS, one), lambda: held.cluster.evict("ledger", "pod", "uid"), lambda: held.ledger.save(State(), 3)):
+            with pytest.raises(LockLost):
+                write()
+    assert set(held.cluster.objects) == {SECRET, Ref("", "Namespace", "", "ledger")}
 
 
 def test_what_a_renewal_takes_is_part_of_the_age(held, monkeypatch):

@@ -55,6 +55,7 @@ BY_DATABASE = {"ownerReferences": [{"apiVersion": "example.com/v1", "kind": "Dat
     [
         (thing("Secret"), "it holds Secret ns/it, which is not ours"),
         (thing("ConfigMap"), "it holds ConfigMap ns/it, which is not ours"),
+        (thing("ConfigMap", **OURS), "it holds ConfigMap ns/it, which is not ours"),  # somebody's copy of an object of ours
         (thing("ConfigMap", labels={LABEL_PLATFORM: "other"}), "it holds ConfigMap ns/it, which is not ours"),
         (thing("PersistentVolumeClaim"), "it holds 1 claims with data"),
         (thing("PersistentVolumeClaim", **OURS), "it holds 1 claims with data"),
@@ -74,7 +75,7 @@ def test_what_keeps_a_namespace(cluster, what, said):
 @pytest.mark.parametrize(
     "what",
     [
-        thing("ConfigMap", **OURS),
+        thing("ConfigMap", **OURS, managedFields=[{"manager": "genai.platform", "operation": "Apply", "fieldsV1": {"f:data": {}}}]),
         thing("Pod", **OWNED),
         thing("Secret", deletionTimestamp="2026-01-01T00:00:00Z"),
         thing("PersistentVolumeClaim", deletionTimestamp="2026-01-01T00:00:00Z"),

@@ -6,7 +6,7 @@ import collections
 import threading
 
 import pytest
-from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, Interrupted, TimedOut, Unreachable
+from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, Hopeless, Interrupted, LockLost, TimedOut, Unreachable
 from ansible_collections.genai.platform.plugins.module_utils._manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils._types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils._verdict import before
@@ -151,11 +151,12 @@ def test_a_release_that_wrote_the_workload_is_not_failed_by_its_pods_of_before()
         after_trouble(crashing(4), crashing_new(), hoped=())
 
 
-def test_a_run_that_is_told_to_stop_while_it_evicts_stops():
+@pytest.mark.parametrize("end", [Interrupted("the run was told to stop (SIGTERM)"), LockLost("another may have taken over")])
+def test_a_run_that_has_to_stop_while_it_evicts_stops(end):
     def stopped():
-        raise Interrupted("the run was told to stop (SIGTERM)")
+        raise end
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(type(end)):
         after_trouble(crashing(4), evict=stopped)
 
 

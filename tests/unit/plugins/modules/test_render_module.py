@@ -85,6 +85,7 @@ def test_a_part(run):
         ({"bundle_file": "/nowhere"}, "mutually exclusive"),
         ({"bundle": None, "bundle_file": "/nowhere"}, "/nowhere"),
         ({"bundle": {"app": [{"kind": "X"}]}}, "app, manifest 1: apiVersion is missing"),
+        ({"bundle": {"app": []}}, "the bundle is empty"),
         ({"platform": "a b"}, "cannot be the value of a label"),
         ({"dest": "/proc/nowhere"}, "the tree is as it was before"),
         ({"dest": "/dev/null"}, "is not a folder"),
