@@ -14,6 +14,7 @@ import typing as t
 from ._manifest import Desired, Ref
 
 RBAC, SCHEDULING = "rbac.authorization.k8s.io", "scheduling.k8s.io"
+GATEWAYS, ISTIO = "gateway.networking.k8s.io", "networking.istio.io"
 Found = t.Iterator[t.Tuple[str, Ref]]  # (path of the field, what it names)
 # Where a kind keeps its pod's specification, by (group, kind).
 POD_SPECS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -138,6 +139,27 @@ def _of_ingress(body: dict, namespace: str) -> Found:
             yield _backend(f"spec.rules[{number}].http.paths[{index}].backend", at(path, "backend"), namespace)
 
 
+def _of_http_route(body: dict, namespace: str) -> Found:
+    """Its Gateways and Services; what else it may name is for others."""
+    for index, parent in each(body, "spec", "parentRefs"):
+        if (parent.get("group", GATEWAYS), parent.get("kind", "Gateway")) == (GATEWAYS, "Gateway"):
+            yield f"spec.parentRefs[{index}].name", Ref(GATEWAYS, "Gateway", text(parent, "namespace") or namespace, text(parent, "name"))
+    for number, rule in each(body, "spec", "rules"):
+        for index, backend in each(rule, "backendRefs"):
+            if (backend.get("group", ""), backend.get("kind", "Service")) == ("", "Service"):
+                path = f"spec.rules[{number}].backendRefs[{index}].name"
+                yield path, Ref("", "Service", text(backend, "namespace") or namespace, text(backend, "name"))
+
+
+def _of_virtual_service(body: dict, namespace: str) -> Found:
+    """Its Gateways: `namespace/name`, a name in its own namespace, or `mesh`, which is none."""
+    named = at(body, "spec").get("gateways")
+    for index, gateway in enumerate(named if isinstance(named, list) else []):
+        if isinstance(gateway, str) and gateway != "mesh":
+            where, slash, name = gateway.rpartition("/")
+            yield f"spec.gateways[{index}]", Ref(ISTIO, "Gateway", where if slash else namespace, name)
+
+
 def _backend(path: str, backend: dict, namespace: str) -> tuple[str, Ref]:
     return f"{path}.service.name", Ref("", "Service", namespace, text(at(backend, "service"), "name"))
 
@@ -147,6 +169,8 @@ _RULES: dict[tuple[str, str], t.Callable[[dict, str], Found]] = {
     (RBAC, "ClusterRoleBinding"): _of_binding,
     ("autoscaling", "HorizontalPodAutoscaler"): _of_autoscaler,
     ("networking.k8s.io", "Ingress"): _of_ingress,
+    (GATEWAYS, "HTTPRoute"): _of_http_route,
+    (ISTIO, "VirtualService"): _of_virtual_service,
 }
 
 

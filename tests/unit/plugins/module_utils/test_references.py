@@ -6,7 +6,7 @@ import pytest
 from ansible_collections.genai.platform.plugins.module_utils._errors import ApiError, InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils._ledger import Ledger
 from ansible_collections.genai.platform.plugins.module_utils._manifest import ANNOTATION_SOURCE, Ref, cycles, prepare
-from ansible_collections.genai.platform.plugins.module_utils._references import RBAC, missing, needed
+from ansible_collections.genai.platform.plugins.module_utils._references import GATEWAYS, ISTIO, RBAC, missing, needed
 from ansible_collections.genai.platform.plugins.module_utils._release import Options, Releaser
 from fake import FakeCluster
 from hypothesis import given
@@ -44,6 +44,14 @@ def hpa(**target):
 
 def ingress(**spec):
     return obj("Ingress", api="networking.k8s.io/v1", spec=spec)
+
+
+def route(**spec):
+    return obj("HTTPRoute", api=f"{GATEWAYS}/v1", spec=spec)
+
+
+def virtual(*gateways):
+    return obj("VirtualService", api=f"{ISTIO}/v1", spec={"gateways": [*gateways], "http": [{"route": [{"destination": {"host": "x"}}]}]})
 
 
 def templated(kind, api):
@@ -96,6 +104,11 @@ NEEDED = [
         "backend", ingress(rules=[{"host": "h"}, {"http": {"paths": [{"backend": BACKEND}]}}]),
         "spec.rules[1].http.paths[0].backend.service.name", Ref("", "Service", "ns", "x"),
     ),
+    ("gateway", route(parentRefs=[{"name": "g"}]), "spec.parentRefs[0].name", Ref(GATEWAYS, "Gateway", "ns", "g")),
+    ("gateway elsewhere", route(parentRefs=[{"namespace": "infra", "name": "g"}]), "spec.parentRefs[0].name", Ref(GATEWAYS, "Gateway", "infra", "g")),
+    ("behind it", route(rules=[{"backendRefs": [{"name": "x", "port": 80}]}]), "spec.rules[0].backendRefs[0].name", Ref("", "Service", "ns", "x")),
+    ("gateway of Istio", virtual("mesh", "infra/g"), "spec.gateways[1]", Ref(ISTIO, "Gateway", "infra", "g")),
+    ("gateway of Istio here", virtual("g"), "spec.gateways[0]", Ref(ISTIO, "Gateway", "ns", "g")),
 ]
 NOT_NEEDED = [
     ("optional secret", volume(secret={"secretName": "x", "optional": True})),
@@ -111,6 +124,10 @@ NOT_NEEDED = [
     ("a kind of others that is called Job", templated("Job", "batch.volcano.sh/v1alpha1")),
     ("odd shapes", pod(volumes={"a": 1}, containers=["x", {"env": "y", "envFrom": [7]}], initContainers=None, serviceAccountName=7)),
     ("no spec", obj("Deployment", api="apps/v1")),
+    ("a mesh is no gateway", virtual("mesh")),
+    ("in front of a Service", route(parentRefs=[{"group": "", "kind": "Service", "name": "x"}])),
+    ("behind it something else", route(rules=[{"backendRefs": [{"group": "g", "kind": "Pool", "name": "x"}]}])),
+    ("odd routes", obj("VirtualService", api=f"{ISTIO}/v1", spec={"gateways": [7, {"a": 1}]})),
 ]
 
 
@@ -145,7 +162,8 @@ ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda leaf: st.lists(leaf, max_size=3) | st.dictionaries(
         st.sampled_from(
-            ["template", "spec", "volumes", "secret", "secretName", "optional", "projected", "sources", "containers", "env", "valueFrom", "envFrom",
+            ["parentRefs", "backendRefs", "gateways",
+             "template", "spec", "volumes", "secret", "secretName", "optional", "projected", "sources", "containers", "env", "valueFrom", "envFrom",
              "rules", "http", "paths", "scaleTargetRef", "apiVersion", "kind", "name", "volumeClaimTemplates", "metadata", "defaultBackend"]
         ),
         leaf, max_size=5,
@@ -153,6 +171,7 @@ ODD = st.recursive(
     max_leaves=25,
 )
 KINDS = [("apps/v1", "StatefulSet"), ("v1", "Pod"), ("batch/v1", "CronJob"), ("networking.k8s.io/v1", "Ingress"), (f"{RBAC}/v1", "RoleBinding")]
+KINDS += [(f"{GATEWAYS}/v1", "HTTPRoute"), (f"{ISTIO}/v1", "VirtualService")]
 
 
 @given(st.sampled_from(KINDS), ODD, ODD)
