@@ -13,6 +13,7 @@ from ._fields import applied_fingerprint, entries_of_others, is_scaled, own_entr
 from ._health import WORKLOADS
 from ._manifest import LABEL_PLATFORM, Ref, hpa_targets
 from ._plan import TAKEN_OVER, Action, Record, ref_from_key
+from ._references import GATEWAYS
 
 SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Service
 DRIFT_HINT = "ansible-playbook drift.yml shows what was changed by hand, and -e fix=true puts it back"
@@ -35,11 +36,11 @@ class Silence:
 
 
 def silent(judged: Live, live: Live, slices: t.Iterable[dict], touched: t.Container[Ref] = (), hooks: t.Iterable[Hook] = ()) -> list[Silence]:
-    """Services that no pod answers for, webhooks that nobody serves, and autoscalers that do nothing. `judged`: what the platform has
+    """Services that no pod answers for, webhooks that nobody serves, autoscalers that do nothing, and routes that lead nowhere. `judged`: what the platform has
     released; `live`: that, and what others have made with its labels; `slices`: the EndpointSlices of their namespaces and of those of
     `hooks`; `touched`: see `edited`."""
     ready = _endpoints(slices)
-    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live)]
+    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live), *_unrouted(judged)]
 
 
 def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]:
@@ -195,6 +196,23 @@ def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
             if least and workloads.get(target, {}).get("spec", {}).get("replicas") == 0:
                 _namespace, kind, name = target
                 yield Silence(ref, "ScalingDisabled", f"{kind} {name} has 0 replicas, where it does nothing; its minimum is {least}", DRIFT_HINT)
+
+
+def _unrouted(judged: Live) -> t.Iterator[Silence]:
+    """What Gateways say of HTTPRoutes (Gateway API, "RouteParentStatus"): each that takes one up says so, also when it refuses it."""
+    for ref, route in judged.items():
+        if (ref.group, ref.kind) != (GATEWAYS, "HTTPRoute") or not spec_of(route).get("parentRefs"):
+            continue
+        parents = (route.get("status") or {}).get("parents") or []
+        if not parents:
+            hint = "name a Gateway whose class has a controller in this cluster (kubectl get gateways --all-namespaces)"
+            yield Silence(ref, "NoGateway", "no Gateway has taken it up, so that it leads nobody here", hint)
+        for parent in parents:
+            newest = [each for each in parent.get("conditions") or [] if each.get("observedGeneration", 0) >= route["metadata"].get("generation", 0)]
+            for each in newest:
+                if each["type"] in ("Accepted", "ResolvedRefs") and each["status"] == "False":
+                    said = f"{each.get('reason', 'refused')} by Gateway {parent['parentRef']['name']}: {each.get('message', '')}"
+                    yield Silence(ref, "RouteRefused", said, "the Gateway's listeners say which namespaces and host names they let in")
 
 
 # --- what others did -------------------------------------------------------------------------------------------------
