@@ -21,7 +21,7 @@ WORKER = {
     "queue": "standard", "replicas": 1, "gpus": 0, "gpu_resource": "", "node_selector": {}, "tolerations": [], "resources": {},
     "concurrency": 8, "drain_seconds": 60, "autoscaling": {},
 }  # fmt: skip
-WORKER_AUTOSCALING = {"by": "none", "min": 1, "max": 10, "jobs_per_worker": 10}
+WORKER_AUTOSCALING = {"by": "none", "min": 1, "max": 10, "jobs_per_worker": 10, "idle_seconds": 300}
 AUTOSCALING = {
     "enabled": True, "min": 3, "max": 10, "cpu_percent": 70, "memory_percent": 80, "scale_up_seconds": 30, "scale_down_seconds": 300,
     "queue_depth": 0, "behavior": {},
@@ -313,7 +313,7 @@ def scaled_objects(about: Input) -> list[dict]:
                 {"type": "redis-streams", "metadata": {**metadata, threshold: str(scaling["jobs_per_worker"])}, "authenticationRef": _authentication(about)}
                 for threshold in ("lagCount", "pendingEntriesCount")
             ]
-            found.append({"name": _worker_name(about, worker), "min": scaling["min"], "max": scaling["max"], "triggers": triggers})
+            found.append({"name": _worker_name(about, worker), **{part: scaling[part] for part in ("min", "max", "idle_seconds")}, "triggers": triggers})
     return found
 
 

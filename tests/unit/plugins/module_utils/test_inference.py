@@ -323,7 +323,7 @@ def test_each_way_to_scale_workers():
     (by_metric,), (by_keda,) = made["autoscalers"], made["scaled_objects"]
     assert (by_metric["name"], by_metric["min"], by_metric["max"]) == ("inference-worker-metrics", 1, 4)
     assert by_metric["metrics"][0]["external"]["metric"] == {"name": "genai_jobs_waiting", "selector": {"matchLabels": {"queue": "standard"}}}
-    assert by_keda["name"] == "inference-worker-keda"
+    assert {name: by_keda[name] for name in ("name", "min", "max", "idle_seconds")} == {"name": "inference-worker-keda", "min": 1, "max": 4, "idle_seconds": 300}
     assert [trigger["metadata"] for trigger in by_keda["triggers"]] == [
         {"address": "redis:6379", "stream": "genai:jobs:standard", "consumerGroup": "workers", "enableTLS": "false", threshold: "5"}
         for threshold in ("lagCount", "pendingEntriesCount")
@@ -381,6 +381,7 @@ WRONG: list[tuple[dict, str]] = [
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"by": "metrics", "min": 0}}]}, "inference_app_workers[0].autoscaling: min is 0"),
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"by": "metrics", "min": 5, "max": 4}}]}, "autoscaling: min is 5 and max is 4"),
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"by": "metrics", "jobs_per_worker": 0}}]}, "jobs_per_worker: it must be at least 1"),
+    ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"idle_seconds": -1}}]}, "idle_seconds: it must be at least 0"),
     ({"benchmark": {"enabled": True, "gpus": 1}}, "inference_app_benchmark.gpu_resource: it asks for GPUs"),
     ({"benchmark": {"enabled": True, "schedule": "daily"}}, "inference_app_benchmark.schedule: 'daily' has not the five fields"),
     ({"canary": {**CANARY, "image": ""}, "gateway": "a/b"}, "inference_app_canary.image: a canary is another image"),
