@@ -36,11 +36,11 @@ class Silence:
 
 
 def silent(judged: Live, live: Live, slices: t.Iterable[dict], touched: t.Container[Ref] = (), hooks: t.Iterable[Hook] = ()) -> list[Silence]:
-    """Services that no pod answers for, webhooks that nobody serves, autoscalers that do nothing, and routes that lead nowhere. `judged`: what the platform has
-    released; `live`: that, and what others have made with its labels; `slices`: the EndpointSlices of their namespaces and of those of
-    `hooks`; `touched`: see `edited`."""
+    """Services that no pod answers for, webhooks that nobody serves, autoscalers that do nothing or cannot, and routes that lead nowhere.
+    `judged`: what the platform has released; `live`: that, and what others have made with its labels; `slices`: the EndpointSlices of their
+    namespaces and of those of `hooks`; `touched`: see `edited`."""
     ready = _endpoints(slices)
-    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live), *_unrouted(judged)]
+    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live), *_unscaled(judged), *_unrouted(judged)]
 
 
 def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]:
@@ -196,6 +196,16 @@ def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
             if least and workloads.get(target, {}).get("spec", {}).get("replicas") == 0:
                 _namespace, kind, name = target
                 yield Silence(ref, "ScalingDisabled", f"{kind} {name} has 0 replicas, where it does nothing; its minimum is {least}", DRIFT_HINT)
+
+
+def _unscaled(judged: Live) -> t.Iterator[Silence]:
+    """What KEDA says of its ScaledObjects: it makes no autoscaler while it cannot ask what they name, and wakes nobody."""
+    for ref, scaled in judged.items():
+        if (ref.group, ref.kind) == ("keda.sh", "ScaledObject"):
+            for each in (scaled.get("status") or {}).get("conditions") or []:
+                if each["type"] == "Ready" and each["status"] == "False":
+                    hint = "KEDA has to reach what its triggers name, and needs the password and the authority for it"
+                    yield Silence(ref, each.get("reason", "NotReady"), each.get("message", ""), hint)
 
 
 def _unrouted(judged: Live) -> t.Iterator[Silence]:
