@@ -71,6 +71,7 @@ def inference(described: Input, distribution: str = "kubernetes") -> dict[str, t
         "canary": _of_canary(about) if _canary(about) else None,
         "autoscalers": autoscalers(about),
         "scaled_objects": scaled_objects(about),
+        "authentication": authentication(about),
         "benchmark": benchmark(about),
         "backends": backends(about),
         "routes": routes(about),
@@ -321,8 +322,18 @@ def _stream(queue: str) -> dict:
     return {"stream": f"genai:jobs:{queue}", "consumerGroup": "workers"}
 
 
+def authentication(about: Input) -> dict | None:
+    """How KEDA proves to Redis who it is, and whom it trusts there: the same authorities as the service."""
+    keda, ca, found = about["keda"], about["ca"], {}
+    if keda.get("password_key"):
+        found["secretTargetRef"] = [{"parameter": "password", "name": about["redis_secret"].get("name"), "key": keda["password_key"]}]
+    if keda.get("tls") and ca.get("config_map"):
+        found["configMapTargetRef"] = [{"parameter": "ca", "name": ca["config_map"], "key": ca.get("key", "ca.crt")}]
+    return found if found and any(scaler(worker) == "keda" for worker in about["workers"]) else None
+
+
 def _authentication(about: Input) -> dict | None:
-    return {"name": f"{about['name']}-redis"} if about["keda"].get("password_key") else None
+    return {"name": f"{about['name']}-redis"} if authentication(about) else None
 
 
 # --- the split of the traffic ----------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def _pem(certificate: x509.Certificate) -> str:
 def trust() -> tuple[str, dict[str, str]]:
     """The certificate of a new authority, and what a Secret holds for the servers that it vouches for."""
     authority = _certificate("an authority of the tests", [], None)
-    names = [f"{name}.{SPACE}.svc" for name in ("issuer", "store", "jaeger", "elsewhere")]
+    names = [f"{name}.{SPACE}.svc" for name in ("issuer", "store", "jaeger", "redis", "elsewhere")]
     server, key = _certificate("servers", names, authority)
     plain = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return _pem(authority[0]), {"tls.crt": _pem(server), "tls.key": plain.decode()}
@@ -229,9 +229,8 @@ def _server(name: str, ports: t.Collection[int], container: dict, volumes: t.Col
 
 
 def servers() -> t.Iterator[dict]:
-    probe = {"exec": {"command": ["sh", "-c", backing.PROBES["redis"]]}, "periodSeconds": 1, "timeoutSeconds": 5}
-    redis = {"image": backing.image(), "command": ["sh", "-c", backing.COMMANDS["redis"]], "env": _env(PASSWORD=PASSWORD), "readinessProbe": probe}
-    yield from _server("redis", [6379], redis)
+    served = f"{backing.COMMANDS['redis']} --port 0 --tls-port 6379 --tls-cert-file /tls/tls.crt --tls-key-file /tls/tls.key --tls-auth-clients no"
+    yield from _server("redis", [6379], {"image": backing.image(), "command": ["sh", "-c", served], "env": _env(PASSWORD=PASSWORD)})
     yield from _server("issuer", [8443], {"image": image(), "command": ["python3", "-c", _ISSUER]})
     # The same issuer under another name: what it signs there names another issuer.
     yield bundles.obj("v1", "Service", "elsewhere", SPACE, spec={"selector": {"app": "issuer"}, "ports": [{"name": "https", "port": 8443}]})
@@ -315,4 +314,5 @@ def run(script: str, *args: str, by: str = OUTSIDE) -> str:
 
 
 def redis(*command: str) -> str:
-    return cluster.kubectl("exec", "-n", SPACE, "deployment/redis", "--", "redis-cli", "-a", PASSWORD, "--no-auth-warning", *command).strip()
+    client = ("redis-cli", "--tls", "--insecure", "-a", PASSWORD, "--no-auth-warning")
+    return cluster.kubectl("exec", "-n", SPACE, "deployment/redis", "--", *client, *command).strip()

@@ -60,7 +60,7 @@ class Platform:
 
     def make(self) -> None:
         authority = parts.install()
-        url = f"redis://:{parts.PASSWORD}@redis.{parts.SPACE}.svc:6379/0"
+        url = f"rediss://:{parts.PASSWORD}@redis.{parts.SPACE}.svc:6379/0"
         parts.apply(
             obj("v1", "Namespace", parts.SERVICE),
             obj("v1", "Secret", "redis", parts.SERVICE, stringData={"address": url, "word": parts.PASSWORD}),
@@ -89,10 +89,11 @@ def platform() -> t.Iterator[Platform]:
 
 def test_what_others_keep_is_no_change(platform, figure):
     """KEDA and Istio write into what was released, and beside it."""
-    again, found = deploy(**FIRST), cluster.play("drift.yml", *VARIABLES)
+    again, found, verdict = deploy(**FIRST), cluster.play("drift.yml", *VARIABLES), cluster.play("verify.yml", *VARIABLES)
     assert again.changed == 0, again.output
     assert found.code == 0, found.output
-    figure("options, released again: changed, drift", "0, none")
+    assert verdict.code == 0, verdict.output
+    figure("options, released again: changed, drift, verdict", "0, none, healthy")
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -310,6 +311,22 @@ def test_jobs_wake_workers_and_a_cancelled_one_keeps_none(platform, figure):
     eventually(asleep, "back to none", 120)
     figure("options, jobs: of one client above its share / above what may wait", "429 / 429")
     figure("options, KEDA, workers: no job / one cancelled / 3 more / when they are done", "0 / 0 / 1 or 2 / 0")
+
+
+def test_jobs_wake_workers_where_redis_lost_everything(platform, figure):
+    """Red where verify is content while KEDA cannot look into the queue, or where nobody makes a queue that is gone while no worker is there."""
+    cluster.kubectl("scale", "deployment/redis", "-n", parts.SPACE, "--replicas=0")
+    try:
+        said = eventually(lambda: (run := cluster.play("verify.yml", *VARIABLES)).code and run.output, "verify finds it", 120)
+        assert "TriggerError" in said, said
+    finally:
+        cluster.kubectl("scale", "deployment/redis", "-n", parts.SPACE, "--replicas=1")
+    parts.rolled("redis", parts.SPACE)
+    eventually(lambda: cluster.play("verify.yml", *VARIABLES).code == 0, "healthy again, without a job", 120)
+    bearer = token("alice")
+    created = eventually(lambda: (answer := ask(job(bearer))[0])["status"] == 202 and answer, "the API has found Redis again", 60)
+    eventually(lambda: done(json.loads(created["body"])["id"]), "the job is done", 120)
+    figure("options, KEDA, Redis lost everything: verify meanwhile / afterwards / the next job", "TriggerError / healthy / done")
 
 
 # --- a second version ------------------------------------------------------------------------------------------------

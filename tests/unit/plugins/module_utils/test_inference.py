@@ -323,12 +323,31 @@ def test_each_way_to_scale_workers():
     (by_metric,), (by_keda,) = made["autoscalers"], made["scaled_objects"]
     assert (by_metric["name"], by_metric["min"], by_metric["max"]) == ("inference-worker-metrics", 1, 4)
     assert by_metric["metrics"][0]["external"]["metric"] == {"name": "genai_jobs_waiting", "selector": {"matchLabels": {"queue": "standard"}}}
-    assert {name: by_keda[name] for name in ("name", "min", "max", "idle_seconds")} == {"name": "inference-worker-keda", "min": 1, "max": 4, "idle_seconds": 300}
+    assert [by_keda[part] for part in ("name", "min", "max", "idle_seconds")] == ["inference-worker-keda", 1, 4, 300]
     assert [trigger["metadata"] for trigger in by_keda["triggers"]] == [
         {"address": "redis:6379", "stream": "genai:jobs:standard", "consumerGroup": "workers", "enableTLS": "false", threshold: "5"}
         for threshold in ("lagCount", "pendingEntriesCount")
     ]
     assert all(trigger["authenticationRef"] is None for trigger in by_keda["triggers"])
+
+
+@pytest.mark.parametrize(
+    ("keda", "ca", "kinds"),
+    [
+        ({}, {}, set()),
+        ({}, {"config_map": "all"}, set()),  # nothing that a certificate would be shown for
+        ({"password_key": "word"}, {}, {"secretTargetRef"}),
+        ({"tls": True}, {}, set()),  # of an authority that KEDA knows by itself
+        ({"tls": True}, {"config_map": "all"}, {"configMapTargetRef"}),
+        ({"password_key": "word", "tls": True}, {"config_map": "all", "key": "all.pem"}, {"secretTargetRef", "configMapTargetRef"}),
+    ],
+)
+def test_keda_has_the_password_and_the_authorities_of_redis(keda, ca, kinds):
+    workers = [{"name": "one", "autoscaling": {"by": "keda"}}]
+    made = parts(redis_secret=REDIS, workers=workers, keda={"redis_address": "redis:6379", **keda}, ca=ca)
+    assert set(made["authentication"] or {}) == kinds
+    assert {bool(trigger["authenticationRef"]) for trigger in made["scaled_objects"][0]["triggers"]} == {bool(kinds)}
+    assert parts(redis_secret=REDIS, workers=[STANDARD], keda=keda, ca=ca)["authentication"] is None
 
 
 # --- the split -------------------------------------------------------------------------------------------------------
