@@ -199,11 +199,12 @@ def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
 
 
 def _unscaled(judged: Live) -> t.Iterator[Silence]:
-    """What KEDA says of its ScaledObjects: it makes no autoscaler while it cannot ask what they name, and wakes nobody."""
+    """What KEDA says of its ScaledObjects: it makes no autoscaler for one that it cannot use, and wakes nobody. That a trigger answered
+    with an error just now (TriggerError) is no such thing: so does a queue that nobody has made yet."""
     for ref, scaled in judged.items():
         if (ref.group, ref.kind) == ("keda.sh", "ScaledObject"):
             for each in (scaled.get("status") or {}).get("conditions") or []:
-                if each["type"] == "Ready" and each["status"] == "False":
+                if each["type"] == "Ready" and each["status"] == "False" and each.get("reason") != "TriggerError":
                     hint = "KEDA has to reach what its triggers name, and needs the password and the authority for it"
                     yield Silence(ref, each.get("reason", "NotReady"), each.get("message", ""), hint)
 

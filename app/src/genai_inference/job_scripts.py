@@ -162,7 +162,7 @@ return found[2] == 'cancelled' and 'already' or 'finished'
 
 # KEYS stream; ARGV group keep seconds most, and the details of both failures. Ends jobs whose deadline has passed:
 # those that wait, and those of workers that have not ended them themselves so many seconds later. How many that was.
-# Makes the group, if Redis has lost it: without one, whatever scales the workers by it sees an error where no job waits.
+# Makes the group, if Redis has lost it: without one, what scales the workers by it sees an error where no job waits.
 OVERDUE = (
     _ALWAYS
     + _SHARED

@@ -129,7 +129,7 @@ def test_a_job_that_was_handed_back_and_cancelled_is_cleared_at_once(
 def test_a_queue_is_there_before_its_first_job(
     redis_server: Backing, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KEDA asks what of it is under way, and takes a queue that is not there for an error; also where Redis lost all."""
+    """KEDA asks what of it is under way, and a queue that is not there is an error to it; also where Redis lost all."""
     monkeypatch.setattr(job_upkeep, "EVERY_SECONDS", 0.05)
     with app(redis_server) as client:
         becomes_ready(client)
