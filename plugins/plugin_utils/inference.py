@@ -21,7 +21,7 @@ WORKER = {
     "queue": "standard", "replicas": 1, "gpus": 0, "gpu_resource": "", "node_selector": {}, "tolerations": [], "resources": {},
     "concurrency": 8, "drain_seconds": 60, "autoscaling": {},
 }  # fmt: skip
-WORKER_AUTOSCALING = {"by": "none", "min": 1, "max": 10, "jobs_per_worker": 10}
+WORKER_AUTOSCALING = {"by": "none", "min": 1, "max": 10, "jobs_per_worker": 10, "idle_seconds": 300}
 AUTOSCALING = {
     "enabled": True, "min": 3, "max": 10, "cpu_percent": 70, "memory_percent": 80, "scale_up_seconds": 30, "scale_down_seconds": 300,
     "queue_depth": 0, "behavior": {},
@@ -71,6 +71,7 @@ def inference(described: Input, distribution: str = "kubernetes") -> dict[str, t
         "canary": _of_canary(about) if _canary(about) else None,
         "autoscalers": autoscalers(about),
         "scaled_objects": scaled_objects(about),
+        "authentication": authentication(about),
         "benchmark": benchmark(about),
         "backends": backends(about),
         "routes": routes(about),
@@ -313,7 +314,7 @@ def scaled_objects(about: Input) -> list[dict]:
                 {"type": "redis-streams", "metadata": {**metadata, threshold: str(scaling["jobs_per_worker"])}, "authenticationRef": _authentication(about)}
                 for threshold in ("lagCount", "pendingEntriesCount")
             ]
-            found.append({"name": _worker_name(about, worker), "min": scaling["min"], "max": scaling["max"], "triggers": triggers})
+            found.append({"name": _worker_name(about, worker), **{part: scaling[part] for part in ("min", "max", "idle_seconds")}, "triggers": triggers})
     return found
 
 
@@ -321,8 +322,18 @@ def _stream(queue: str) -> dict:
     return {"stream": f"genai:jobs:{queue}", "consumerGroup": "workers"}
 
 
+def authentication(about: Input) -> dict | None:
+    """How KEDA proves to Redis who it is, and whom it trusts there: the same authorities as the service."""
+    keda, ca, found = about["keda"], about["ca"], {}
+    if keda.get("password_key"):
+        found["secretTargetRef"] = [{"parameter": "password", "name": about["redis_secret"].get("name"), "key": keda["password_key"]}]
+    if keda.get("tls") and ca.get("config_map"):
+        found["configMapTargetRef"] = [{"parameter": "ca", "name": ca["config_map"], "key": ca.get("key", "ca.crt")}]
+    return found if found and any(scaler(worker) == "keda" for worker in about["workers"]) else None
+
+
 def _authentication(about: Input) -> dict | None:
-    return {"name": f"{about['name']}-redis"} if about["keda"].get("password_key") else None
+    return {"name": f"{about['name']}-redis"} if authentication(about) else None
 
 
 # --- the split of the traffic ----------------------------------------------------------------------------------------

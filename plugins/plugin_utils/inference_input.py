@@ -130,6 +130,8 @@ def _worker_scaling(where: str, worker: Input, keda: Input) -> Findings:
         yield f"{where}.autoscaling: min is {low} and max is {high}, it must be {least} <= min <= max"
     if by != "none" and int(scaling.get("jobs_per_worker", 1)) < 1:
         yield f"{where}.autoscaling.jobs_per_worker: it must be at least 1"
+    if int(scaling.get("idle_seconds", 0)) < 0:
+        yield f"{where}.autoscaling.idle_seconds: it must be at least 0"
     if by == "keda" and not keda.get("redis_address"):
         yield f"{where}.autoscaling: KEDA looks into Redis itself; set inference_app_keda.redis_address (host:port)"
 

@@ -162,11 +162,13 @@ return found[2] == 'cancelled' and 'already' or 'finished'
 
 # KEYS stream; ARGV group keep seconds most, and the details of both failures. Ends jobs whose deadline has passed:
 # those that wait, and those of workers that have not ended them themselves so many seconds later. How many that was.
+# Makes the group, if Redis has lost it: without one, what scales the workers by it sees an error where no job waits.
 OVERDUE = (
     _ALWAYS
     + _SHARED
     + """
 local stream, group, keep, seconds, time = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(now())
+if not group_of(stream, group)['name'] then redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
 local deadlines, ended = stream .. ':deadlines', 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', time, 'LIMIT', 0, ARGV[4])) do
   local job = 'genai:job:' .. id

@@ -126,6 +126,19 @@ def test_a_job_that_was_handed_back_and_cancelled_is_cleared_at_once(
     assert (lag(store), store.xlen(STREAM), store.xpending(STREAM, GROUP)["pending"]) == (0, 0, 0)
 
 
+def test_a_queue_is_there_before_its_first_job(
+    redis_server: Backing, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KEDA asks what of it is under way, and a queue that is not there is an error to it; also where Redis lost all."""
+    monkeypatch.setattr(job_upkeep, "EVERY_SECONDS", 0.05)
+    with app(redis_server) as client:
+        becomes_ready(client)
+        for _ in range(2):
+            eventually(lambda: store.exists(STREAM, "genai:jobs:blueprint") == 2, "both queues are there")
+            assert (lag(store), store.xpending(STREAM, GROUP)["pending"]) == (0, 0)
+            store.flushall()
+
+
 # --- an end, and a share ---------------------------------------------------------------------------------------------
 
 

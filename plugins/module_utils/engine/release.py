@@ -172,7 +172,7 @@ class Releaser:
             self.not_ready = self._beside(scope(plan).beside) if self.options.wait else []
             return self._finished(result)
         dry_run(self.cluster, plan, self.options.force, UNCHANGEABLE)
-        return {**self.carry_out(plan, state, vector, target, result), **self._planned(plan)}
+        return {**self.carry_out(plan, state, vector, target, result), **self._planned(plan, result["order"])}
 
     def permit(self, plan: Plan, read: t.Iterable[tuple[ResourceType, str]] = ()) -> None:
         """Raises NotPermitted, naming all that is missing, when the identity may not do what the plan, its undo, or listing what is in `read`, needs. `read`:
@@ -604,8 +604,7 @@ class Releaser:
             "previous": current["number"] if current else None,
             "platform": self.options.platform,
             "server": self.cluster.server,
-            **self._planned(plan),
-            "summary_lines": [*summary_lines(plan.summary()), *(["in this order: " + ", then ".join(map(", ".join, stages))] if len(stages) > 1 else [])],
+            **self._planned(plan, stages),
             "order": stages,
             "changes": [],
             "scaled": [str(a.ref) for a in plan.actions if a.leave_replicas],
@@ -614,11 +613,13 @@ class Releaser:
         }
 
     @staticmethod
-    def _planned(plan: Plan) -> dict:
-        """What a plan comes to: numbers, what stays, and what was there before."""
+    def _planned(plan: Plan, stages: list[list[str]]) -> dict:
+        """What a plan comes to: numbers, in which order, what stays, and what was there before."""
         kept = [f"{a.ref}: {a.pending}" if a.pending else str(a.ref) for a in plan.actions if a.verb == KEEP]
         taken = [str(a.ref) for a in plan.writes if a.newly_taken_over]
-        return {"summary": plan.summary(), "summary_lines": summary_lines(plan.summary()), "kept": kept, "taken_over": taken}
+        order = [f"in this order: {', then '.join(map(', '.join, stages))}"] if len(stages) > 1 else []
+        lines = [*summary_lines(plan.summary()), *order]
+        return {"summary": plan.summary(), "summary_lines": lines, "kept": kept, "taken_over": taken}
 
     def _changes(self, plan: Plan, afters: dict[Action, dict]) -> dict:
         found: dict[str, t.Any] = {"changes": [change(a, afters.get(a)) for a in plan.writes]}

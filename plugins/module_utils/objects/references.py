@@ -15,6 +15,7 @@ from .kinds import MADE_BY_CLUSTER, POD_SPECS, RBAC, SCHEDULING
 from .manifest import Desired, Ref
 from .shapes import mapping_at, mappings_at, text_at
 
+GATEWAYS, ISTIO = "gateway.networking.k8s.io", "networking.istio.io"
 Found = t.Iterator[t.Tuple[str, Ref]]  # (path of the field, what it names)
 
 
@@ -126,6 +127,27 @@ def _of_ingress(body: dict, namespace: str) -> Found:
             yield _backend(f"spec.rules[{number}].http.paths[{index}].backend", mapping_at(path, "backend"), namespace)
 
 
+def _of_http_route(body: dict, namespace: str) -> Found:
+    """Its Gateways and Services; what else it may name is for others."""
+    for index, parent in mappings_at(body, "spec", "parentRefs"):
+        if (parent.get("group", GATEWAYS), parent.get("kind", "Gateway")) == (GATEWAYS, "Gateway"):
+            yield f"spec.parentRefs[{index}].name", Ref(GATEWAYS, "Gateway", text_at(parent, "namespace") or namespace, text_at(parent, "name"))
+    for number, rule in mappings_at(body, "spec", "rules"):
+        for index, backend in mappings_at(rule, "backendRefs"):
+            if (backend.get("group", ""), backend.get("kind", "Service")) == ("", "Service"):
+                path = f"spec.rules[{number}].backendRefs[{index}].name"
+                yield path, Ref("", "Service", text_at(backend, "namespace") or namespace, text_at(backend, "name"))
+
+
+def _of_virtual_service(body: dict, namespace: str) -> Found:
+    """Its Gateways: `namespace/name`, a name in its own namespace, or `mesh`, which is none."""
+    named = mapping_at(body, "spec").get("gateways")
+    for index, gateway in enumerate(named if isinstance(named, list) else []):
+        if isinstance(gateway, str) and gateway != "mesh":
+            where, slash, name = gateway.rpartition("/")
+            yield f"spec.gateways[{index}]", Ref(ISTIO, "Gateway", where if slash else namespace, name)
+
+
 def _backend(path: str, backend: dict, namespace: str) -> tuple[str, Ref]:
     return f"{path}.service.name", Ref("", "Service", namespace, text_at(mapping_at(backend, "service"), "name"))
 
@@ -135,4 +157,6 @@ _REFERENCES: dict[tuple[str, str], t.Callable[[dict, str], Found]] = {
     (RBAC, "ClusterRoleBinding"): _of_binding,
     ("autoscaling", "HorizontalPodAutoscaler"): _of_autoscaler,
     ("networking.k8s.io", "Ingress"): _of_ingress,
+    (GATEWAYS, "HTTPRoute"): _of_http_route,
+    (ISTIO, "VirtualService"): _of_virtual_service,
 }

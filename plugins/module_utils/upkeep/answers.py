@@ -12,6 +12,7 @@ from ..objects.fields import applied_fingerprint, entries_of_others, is_scaled, 
 from ..objects.kinds import SETTINGS, WORKLOADS
 from ..objects.manifest import LABEL_PLATFORM, Ref, hpa_targets, selects
 from ..objects.quantities import quantity
+from ..objects.references import GATEWAYS
 from ..plan.record import TAKEN_OVER, Record, ref_from_key
 
 SERVICE_NAME = "kubernetes.io/service-name"  # labels the EndpointSlices of a Service
@@ -34,11 +35,11 @@ class Silence:
 
 
 def silent(judged: Live, live: Live, slices: t.Iterable[dict], touched: t.Container[Ref] = (), hooks: t.Iterable[Hook] = ()) -> list[Silence]:
-    """Services that no pod answers for, webhooks that nobody serves, and autoscalers that do nothing. `judged`: what the platform has
-    released; `live`: that, and what others have made with its labels; `slices`: the EndpointSlices of their namespaces and of those of
-    `hooks`; `touched`: see `edited`."""
+    """Services that no pod answers for, webhooks that nobody serves, autoscalers that do nothing or cannot, and routes that lead nowhere.
+    `judged`: what the platform has released; `live`: that, and what others have made with its labels; `slices`: the EndpointSlices of their
+    namespaces and of those of `hooks`; `touched`: see `edited`."""
     ready = _endpoints(slices)
-    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live)]
+    return [*_unanswered(judged, live, ready, touched), *_unserved(hooks, ready), *_idle(judged, live), *_unscaled(judged), *_unrouted(judged)]
 
 
 def _endpoints(slices: t.Iterable[dict]) -> collections.Counter[tuple[str, str]]:
@@ -182,6 +183,34 @@ def _idle(judged: Live, live: Live) -> t.Iterator[Silence]:
             if least and workloads.get(target, {}).get("spec", {}).get("replicas") == 0:
                 _namespace, kind, name = target
                 yield Silence(ref, "ScalingDisabled", f"{kind} {name} has 0 replicas, where it does nothing; its minimum is {least}", DRIFT_HINT)
+
+
+def _unscaled(judged: Live) -> t.Iterator[Silence]:
+    """What KEDA says of its ScaledObjects: it makes no autoscaler for one that it cannot use, and wakes nobody. That a trigger answered
+    with an error just now (TriggerError) is no such thing: so does a queue that nobody has made yet."""
+    for ref, scaled in judged.items():
+        if (ref.group, ref.kind) == ("keda.sh", "ScaledObject"):
+            for each in (scaled.get("status") or {}).get("conditions") or []:
+                if each["type"] == "Ready" and each["status"] == "False" and each.get("reason") != "TriggerError":
+                    hint = "KEDA has to reach what its triggers name, and needs the password and the authority for it"
+                    yield Silence(ref, each.get("reason", "NotReady"), each.get("message", ""), hint)
+
+
+def _unrouted(judged: Live) -> t.Iterator[Silence]:
+    """What Gateways say of HTTPRoutes (Gateway API, "RouteParentStatus"): each that takes one up says so, also when it refuses it."""
+    for ref, route in judged.items():
+        if (ref.group, ref.kind) != (GATEWAYS, "HTTPRoute") or not spec_of(route).get("parentRefs"):
+            continue
+        parents = (route.get("status") or {}).get("parents") or []
+        if not parents:
+            hint = "name a Gateway whose class has a controller in this cluster (kubectl get gateways --all-namespaces)"
+            yield Silence(ref, "NoGateway", "no Gateway has taken it up, so that it leads nobody here", hint)
+        for parent in parents:
+            newest = [each for each in parent.get("conditions") or [] if each.get("observedGeneration", 0) >= route["metadata"].get("generation", 0)]
+            for each in newest:
+                if each["type"] in ("Accepted", "ResolvedRefs") and each["status"] == "False":
+                    said = f"{each.get('reason', 'refused')} by Gateway {parent['parentRef']['name']}: {each.get('message', '')}"
+                    yield Silence(ref, "RouteRefused", said, "the Gateway's listeners say which namespaces and host names they let in")
 
 
 # --- what others did -------------------------------------------------------------------------------------------------

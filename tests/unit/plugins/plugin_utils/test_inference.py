@@ -324,12 +324,31 @@ def test_each_way_to_scale_workers():
     (by_metric,), (by_keda,) = made["autoscalers"], made["scaled_objects"]
     assert (by_metric["name"], by_metric["min"], by_metric["max"]) == ("inference-worker-metrics", 1, 4)
     assert by_metric["metrics"][0]["external"]["metric"] == {"name": "genai_jobs_waiting", "selector": {"matchLabels": {"queue": "standard"}}}
-    assert by_keda["name"] == "inference-worker-keda"
+    assert [by_keda[part] for part in ("name", "min", "max", "idle_seconds")] == ["inference-worker-keda", 1, 4, 300]
     assert [trigger["metadata"] for trigger in by_keda["triggers"]] == [
         {"address": "redis:6379", "stream": "genai:jobs:standard", "consumerGroup": "workers", "enableTLS": "false", threshold: "5"}
         for threshold in ("lagCount", "pendingEntriesCount")
     ]
     assert all(trigger["authenticationRef"] is None for trigger in by_keda["triggers"])
+
+
+@pytest.mark.parametrize(
+    ("keda", "ca", "kinds"),
+    [
+        ({}, {}, set()),
+        ({}, {"config_map": "all"}, set()),  # nothing that a certificate would be shown for
+        ({"password_key": "word"}, {}, {"secretTargetRef"}),
+        ({"tls": True}, {}, set()),  # of an authority that KEDA knows by itself
+        ({"tls": True}, {"config_map": "all"}, {"configMapTargetRef"}),
+        ({"password_key": "word", "tls": True}, {"config_map": "all", "key": "all.pem"}, {"secretTargetRef", "configMapTargetRef"}),
+    ],
+)
+def test_keda_has_the_password_and_the_authorities_of_redis(keda, ca, kinds):
+    workers = [{"name": "one", "autoscaling": {"by": "keda"}}]
+    made = parts(redis_secret=REDIS, workers=workers, keda={"redis_address": "redis:6379", **keda}, ca=ca)
+    assert set(made["authentication"] or {}) == kinds
+    assert {bool(trigger["authenticationRef"]) for trigger in made["scaled_objects"][0]["triggers"]} == {bool(kinds)}
+    assert parts(redis_secret=REDIS, workers=[STANDARD], keda=keda, ca=ca)["authentication"] is None
 
 
 # --- the split -------------------------------------------------------------------------------------------------------
@@ -382,6 +401,7 @@ WRONG: list[tuple[dict, str]] = [
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"by": "metrics", "min": 0}}]}, "inference_app_workers[0].autoscaling: min is 0"),
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"by": "metrics", "min": 5, "max": 4}}]}, "autoscaling: min is 5 and max is 4"),
     ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"by": "metrics", "jobs_per_worker": 0}}]}, "jobs_per_worker: it must be at least 1"),
+    ({"redis_secret": REDIS, "workers": [{**STANDARD, "autoscaling": {"idle_seconds": -1}}]}, "idle_seconds: it must be at least 0"),
     ({"benchmark": {"enabled": True, "gpus": 1}}, "inference_app_benchmark.gpu_resource: it asks for GPUs"),
     ({"benchmark": {"enabled": True, "schedule": "daily"}}, "inference_app_benchmark.schedule: 'daily' has not the five fields"),
     ({"canary": {**CANARY, "image": ""}, "gateway": "a/b"}, "inference_app_canary.image: a canary is another image"),

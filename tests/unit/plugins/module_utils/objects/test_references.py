@@ -8,7 +8,7 @@ from ansible_collections.genai.platform.plugins.module_utils.engine.release impo
 from ansible_collections.genai.platform.plugins.module_utils.errors import ApiError, InvalidInput
 from ansible_collections.genai.platform.plugins.module_utils.objects.kinds import RBAC
 from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import ANNOTATION_SOURCE, Ref, cycles, prepare
-from ansible_collections.genai.platform.plugins.module_utils.objects.references import missing_references, needed
+from ansible_collections.genai.platform.plugins.module_utils.objects.references import GATEWAYS, ISTIO, missing_references, needed
 from fake import FakeCluster
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +45,14 @@ def hpa(**target):
 
 def ingress(**spec):
     return obj("Ingress", api="networking.k8s.io/v1", spec=spec)
+
+
+def route(**spec):
+    return obj("HTTPRoute", api=f"{GATEWAYS}/v1", spec=spec)
+
+
+def virtual(*gateways):
+    return obj("VirtualService", api=f"{ISTIO}/v1", spec={"gateways": [*gateways], "http": [{"route": [{"destination": {"host": "x"}}]}]})
 
 
 def templated(kind, api):
@@ -97,6 +105,11 @@ NEEDED = [
         "backend", ingress(rules=[{"host": "h"}, {"http": {"paths": [{"backend": BACKEND}]}}]),
         "spec.rules[1].http.paths[0].backend.service.name", Ref("", "Service", "ns", "x"),
     ),
+    ("gateway", route(parentRefs=[{"name": "g"}]), "spec.parentRefs[0].name", Ref(GATEWAYS, "Gateway", "ns", "g")),
+    ("gateway elsewhere", route(parentRefs=[{"namespace": "infra", "name": "g"}]), "spec.parentRefs[0].name", Ref(GATEWAYS, "Gateway", "infra", "g")),
+    ("behind it", route(rules=[{"backendRefs": [{"name": "x", "port": 80}]}]), "spec.rules[0].backendRefs[0].name", Ref("", "Service", "ns", "x")),
+    ("gateway of Istio", virtual("mesh", "infra/g"), "spec.gateways[1]", Ref(ISTIO, "Gateway", "infra", "g")),
+    ("gateway of Istio here", virtual("g"), "spec.gateways[0]", Ref(ISTIO, "Gateway", "ns", "g")),
 ]
 NOT_NEEDED = [
     ("optional secret", volume(secret={"secretName": "x", "optional": True})),
@@ -112,6 +125,10 @@ NOT_NEEDED = [
     ("a kind of others that is called Job", templated("Job", "batch.volcano.sh/v1alpha1")),
     ("odd shapes", pod(volumes={"a": 1}, containers=["x", {"env": "y", "envFrom": [7]}], initContainers=None, serviceAccountName=7)),
     ("no spec", obj("Deployment", api="apps/v1")),
+    ("a mesh is no gateway", virtual("mesh")),
+    ("in front of a Service", route(parentRefs=[{"group": "", "kind": "Service", "name": "x"}])),
+    ("behind it something else", route(rules=[{"backendRefs": [{"group": "g", "kind": "Pool", "name": "x"}]}])),
+    ("odd routes", obj("VirtualService", api=f"{ISTIO}/v1", spec={"gateways": [7, {"a": 1}]})),
 ]
 
 
@@ -146,7 +163,8 @@ ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda leaf: st.lists(leaf, max_size=3) | st.dictionaries(
         st.sampled_from(
-            ["template", "spec", "volumes", "secret", "secretName", "optional", "projected", "sources", "containers", "env", "valueFrom", "envFrom",
+            ["parentRefs", "backendRefs", "gateways",
+             "template", "spec", "volumes", "secret", "secretName", "optional", "projected", "sources", "containers", "env", "valueFrom", "envFrom",
              "rules", "http", "paths", "scaleTargetRef", "apiVersion", "kind", "name", "volumeClaimTemplates", "metadata", "defaultBackend"]
         ),
         leaf, max_size=5,
@@ -154,6 +172,7 @@ ODD = st.recursive(
     max_leaves=25,
 )
 KINDS = [("apps/v1", "StatefulSet"), ("v1", "Pod"), ("batch/v1", "CronJob"), ("networking.k8s.io/v1", "Ingress"), (f"{RBAC}/v1", "RoleBinding")]
+KINDS += [(f"{GATEWAYS}/v1", "HTTPRoute"), (f"{ISTIO}/v1", "VirtualService")]
 
 
 @given(st.sampled_from(KINDS), ODD, ODD)

@@ -101,6 +101,45 @@ def test_an_autoscaler_does_nothing_for_a_workload_without_replicas(replicas, le
     assert [(each.ref, each.reason) for each in found] == ([(SCALER, "ScalingDisabled")] if idle else [])
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "named"),
+    [
+        ("True", "ScaledObjectReady", False), ("Unknown", "Any", False), ("", "", False),
+        ("False", "ScaledObjectCheckFailed", True), ("False", "TriggerError", False),
+    ],
+)
+def test_a_scaled_object_that_keda_cannot_use_wakes_nobody(status, reason, named):
+    conditions = [{"type": "Active", "status": "False"}, {"type": "Ready", "status": status, "reason": reason, "message": "no way"}]
+    found = look({QUEUE: {**keda(), "status": {"conditions": conditions} if status else {}}})
+    assert [(each.reason, each.message) for each in found] == ([(reason, "no way")] if named else [])
+
+
+ROUTE = Ref("gateway.networking.k8s.io", "HTTPRoute", "ns", "web")
+
+
+def route(*conditions, parents=True, generation=2):
+    """Of one Gateway; `conditions`: (type, status, generation)."""
+    said = [{"type": name, "status": status, "reason": "Why", "message": "so", "observedGeneration": seen} for name, status, seen in conditions]
+    status = {"parents": [{"parentRef": {"name": "public"}, "conditions": said}] if parents else []}
+    return {"metadata": {"name": "web", "generation": generation}, "spec": {"parentRefs": [{"name": "public"}]}, "status": status}
+
+
+@pytest.mark.parametrize(("about", "reasons"), [
+    (route(("Accepted", "True", 2), ("ResolvedRefs", "True", 2)), []),
+    (route(("Accepted", "False", 2), ("ResolvedRefs", "True", 2)), ["RouteRefused"]),
+    (route(("Accepted", "True", 2), ("ResolvedRefs", "False", 2)), ["RouteRefused"]),
+    (route(("Accepted", "False", 1)), []),  # of the route before
+    (route(("Programmed", "False", 2)), []),  # of a controller's own
+    (route(parents=False), ["NoGateway"]),
+    ({**route(parents=False), "status": {}}, ["NoGateway"]),
+    ({**route(), "spec": {}}, []),
+])  # fmt: skip
+def test_a_route_leads_to_us_once_a_gateway_takes_it(about, reasons):
+    found = look({ROUTE: about})
+    assert [each.reason for each in found] == reasons
+    assert all(each.message and each.hint for each in found)
+
+
 def policy(name, **meta):
     return Ref("networking.k8s.io", "NetworkPolicy", "ns", name), {"metadata": {"name": name, **meta}}
 
