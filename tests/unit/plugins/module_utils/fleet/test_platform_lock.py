@@ -219,7 +219,7 @@ def test_of_many_at_once_no_two_mix():
                 between.wait(0.2)
 
     cluster.before_patch = together
-    racers = [Racer(cluster, f"colour-{number}", start) for number in range(6)]
+    racers = [Racer(copy.copy(cluster), f"colour-{number}", start) for number in range(6)]  # each run has a fence of its own
     for racer in racers:
         racer.start()
     for racer in racers:
