@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.genai.platform.plugins.module_utils.engine.course import Course
 from ansible_collections.genai.platform.plugins.module_utils.errors import Hopeless, InvalidInput, ReleaseFailed
-from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref, prepare
+from ansible_collections.genai.platform.plugins.module_utils.objects.manifest import Ref
 from ansible_collections.genai.platform.plugins.module_utils.objects.types import ResourceType
 from ansible_collections.genai.platform.plugins.module_utils.plan.order import Order, after
 from ansible_collections.genai.platform.plugins.module_utils.plan.plan import CREATE, Action, Plan
@@ -115,10 +115,10 @@ class Living(FakeCluster):
         super().__init__()
         self.looks, self.sick, self.log, self.seen = looks, set(sick), [], {}
 
-    def _write(self, line):
-        super()._write(line)
-        if "ns/" in line:
-            self.log.append(line.replace("Deployment ns/", "").replace("ConfigMap ns/", ""))
+    def _write(self, what):
+        super()._write(what)
+        if "ns/" in what:
+            self.log.append(what.replace("Deployment ns/", "").replace("ConfigMap ns/", ""))
 
     def watch(self, path, selector, seconds):
         for obj_ in self.items(DEPLOYMENTS) if path.endswith("deployments") else ():
