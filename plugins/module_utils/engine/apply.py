@@ -11,15 +11,17 @@ from ..checks.refusals import explain, unanswered
 from ..cluster.api import Cluster
 from ..errors import ApiError, TimedOut, Unreachable
 from ..objects.fields import own_entry, removals, spec_of
-from ..objects.kinds import DEFINITIONS, WEBHOOKS, WORKLOADS
+from ..objects.kinds import DEFINITIONS, ROUTES, WEBHOOKS, WORKLOADS
 from ..objects.manifest import LABEL_COMPONENT, LABEL_PLATFORM, Ref
 from ..objects.types import ResourceType
 from ..plan.order import Order
-from ..plan.plan import CREATE, ORPHAN, Action, Plan, is_policy
+from ..plan.plan import CREATE, ORPHAN, UPDATE, Action, Plan, is_policy
 from .wait import Waiter
 
 # An API server looks for changed policies every second, and compiles them; of webhooks it hears a moment after they were written.
 POLICY_SECONDS = 2.5
+# Gateways, meshes and ingress controllers gather changes for a moment, and hand them to their proxies one after the other.
+ROUTE_SECONDS = 5.0
 # How long a webhook whose workloads are ready may still not answer.
 WEBHOOK_SECONDS = 30.0
 # How long what somebody deletes in mid-run may take to be gone, before it is made anew.
@@ -113,12 +115,23 @@ def apply_deletes(cluster: Cluster, plan: Plan, progress: t.Callable[[str], None
     """Prunes what the ledger owns and the bundle no longer has, backwards. Raises TimedOut for what is still there after `seconds`, although
     what goes next is needed until it is gone."""
     batches = plan.deletes(order)
+    everything = [action for batch in batches for action in batch]
+    _until_rerouted([action for action in plan.actions if action.verb in (CREATE, UPDATE)], everything)
     for number, batch in enumerate(batches):
         next_ones = [action for later in batches[number + 1:] for action in later]
         awaited = [action for action in batch if _goes_before(action, next_ones, order)]
         _delete(cluster, batch, progress, check, awaited)
         _await_removal(cluster, awaited, progress, seconds)
         until_in_force(action.ref for action in batch)
+        if len(everything) < len(plan.actions):  # else nobody is to be served any more
+            _until_rerouted(batch, next_ones)
+
+
+def _until_rerouted(changed: list[Action], going: list[Action]) -> None:
+    """Sleeps ROUTE_SECONDS if a route has changed and a Service or its pods go next: the API has no signal that every proxy goes by the new one."""
+    if any((action.ref.group, action.ref.kind) in ROUTES for action in changed):
+        if any(action.ref.builtin in ("Service", *WORKLOADS) for action in going):
+            time.sleep(ROUTE_SECONDS)
 
 
 def _goes_before(action: Action, later: list[Action], order: Order) -> bool:

@@ -11,6 +11,7 @@ import typing as t
 from .hints import creation_hint, scheduling_hint
 from .kinds import READY_GROUPS, READY_RULES
 
+BINDING_SECONDS = 60.0  # until a volume that is being made is bound, and the scheduler has looked at its pod again
 READY = ""  # an object's verdict is the reason it is not ready yet; no reason, no wait
 
 
@@ -123,7 +124,8 @@ def pod_problem(pod: dict) -> Problem | None:
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = condition.get("message", "")
-            return Problem("Unschedulable", message, scheduling_hint(message), patience=13.0, unless=SCALING, despite=("NotTriggerScaleUp",))
+            patience = BINDING_SECONDS if "unbound immediate PersistentVolumeClaims" in message else 13.0
+            return Problem("Unschedulable", message, scheduling_hint(message), patience=patience, unless=SCALING, despite=("NotTriggerScaleUp",))
     for container in container_statuses(status):
         problem = _container_problem(container)
         if problem:

@@ -30,6 +30,7 @@ TRAITS = {
     "replaceable": "a way back may delete it and make it anew: nothing goes with it but itself",
     "fixed": "it has fields that cannot be changed: a release asks the server about them before its first write",
     "must_see": "who may delete a namespace has to be able to see that there is none in it",
+    "routes": "it leads requests to Services, and who goes by it hears of a change only a moment later",
     "derived": "a cluster makes it by itself, out of other objects",
 }
 
@@ -103,6 +104,12 @@ KINDS = (
     # After who serves them, and before what they judge and complete.
     Kind(ADMISSION, "MutatingWebhookConfiguration", 4, "webhook"),
     Kind(ADMISSION, "ValidatingWebhookConfiguration", 4, "webhook"),
+    # What leads to Services, last.
+    Kind("networking.k8s.io", "Ingress", traits="routes"),
+    Kind("route.openshift.io", "Route", traits="routes"),
+    Kind("gateway.networking.k8s.io", "HTTPRoute", traits="routes"),
+    Kind("networking.istio.io", "VirtualService", traits="routes"),
+    Kind("networking.istio.io", "DestinationRule", traits="routes"),
     # What a namespace holds without anybody having put it there.
     Kind("", "Event", traits="derived"),
     Kind("events.k8s.io", "Event", traits="derived"),
@@ -149,6 +156,7 @@ UNCHANGEABLE = having("fixed")
 MUST_SEE = having("must_see")
 WITH_PODS = frozenset(kind.name for kind in KINDS if kind.pod)
 DERIVED_KINDS = frozenset((kind.group, kind.name) for kind in KINDS if "derived" in kind.traits.split())
+ROUTES = frozenset((kind.group, kind.name) for kind in KINDS if "routes" in kind.traits.split())
 POD_SPECS = {(kind.group, kind.name): kind.pod for kind in KINDS if kind.pod}
 READY_RULES = {kind.name: kind.ready for kind in KINDS if kind.ready}
 READY_GROUPS = frozenset(kind.group or "v1" for kind in KINDS if kind.ready)  # as an apiVersion begins

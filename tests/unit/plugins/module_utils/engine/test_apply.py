@@ -281,3 +281,26 @@ def test_what_comes_late_comes_in_its_order(cluster, monkeypatch):
     fail_when(cluster, "apply Namespace ns", ApiError("not now", 403))
     assert drift(releaser(cluster), True, None, [])["fixed"] == 7
     assert sum(ref.namespace == "ns" for ref in cluster.objects) == 6
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------
+
+
+def service(name):
+    return obj("Service", name, spec={"selector": {"app": name}, "ports": [{"port": 80}]})
+
+
+def ingress(name):
+    backend = {"service": {"name": name, "port": {"number": 80}}}
+    return {**obj("Ingress", "front"), "apiVersion": "networking.k8s.io/v1", "spec": {"defaultBackend": backend}}
+
+
+@pytest.mark.parametrize("after, waits", [([service("api"), ingress("api")], True), ([service("api"), ingress("canary"), config("more")], False)])
+def test_a_service_goes_only_a_moment_after_the_route_that_led_to_it(cluster, monkeypatch, after, waits):
+    cluster.served.append(ResourceType("networking.k8s.io", "v1", "Ingress", "ingresses", True))
+    deploy(cluster, {"app": [SPACE, service("api"), service("canary"), ingress("canary")]}, wait=False)
+    slept = []
+    monkeypatch.setattr(_apply.time, "sleep", lambda seconds: slept.append((seconds, Ref("", "Service", "ns", "canary") in cluster.objects)))
+    deploy(cluster, {"app": [SPACE, *after, *([] if waits else [service("canary")])]}, wait=False)
+    assert ((_apply.ROUTE_SECONDS, True) in slept) == waits
+    assert (Ref("", "Service", "ns", "canary") in cluster.objects) != waits

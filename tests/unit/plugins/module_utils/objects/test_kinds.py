@@ -35,7 +35,8 @@ def test_what_is_waited_for_has_a_rule_and_what_makes_pods_says_where_they_are()
 
 def test_only_kubernetes_own_kinds_are_asked_about_by_name():
     others = {(kind.group, kind.name) for kind in kinds.KINDS if not Ref(kind.group, kind.name, "", "x").builtin}
-    assert others == {("security.openshift.io", "SecurityContextConstraints")}
+    assert others - kinds.ROUTES == {("security.openshift.io", "SecurityContextConstraints")}
+    assert all(kinds.wave_of(name) == kinds.LAST_WAVE for _group, name in kinds.ROUTES)
 
 
 @pytest.mark.parametrize("earlier, later", [
