@@ -114,7 +114,7 @@ class Releaser:
         refuse_undescribed(bundle, components)
         Order.of(self.options.after, bundle)
         desired = prepare(bundle, self.options.platform)
-        if self.options.complete or not bundle:
+        if not bundle:
             refuse_empty(desired)
         if self.options.consistency:
             refuse_contradictions(desired)
@@ -162,6 +162,8 @@ class Releaser:
         plan = self.plan(target, state)
         if target.limited:
             refuse_too_many_deletions(plan, state.record, target.scope, self.options.max_deleted)
+            if self.options.complete:
+                refuse_empty(target.desired)
         vector = self.vector(target, state)
         result = self._result(plan, state, target.order(plan).stages())
         if plan.writes:
