@@ -73,7 +73,10 @@ def container(reason, message="", **last):
         (container("CrashLoopBackOff", terminated={"exitCode": 3}), "CrashLoopBackOff", 0, "previous"),
         (container("CrashLoopBackOff", terminated={"exitCode": 137, "reason": "OOMKilled"}), "OOMKilled", 0, "previous"),
         ({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes"}]}}, "Unschedulable", 13, ""),
-        ({"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes: pod has unbound immediate PersistentVolumeClaims"}]}}, "Unschedulable", 60, ""),
+        (
+            {"status": {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "pod has unbound immediate PersistentVolumeClaims"}]}},
+            "Unschedulable", 60, "",
+        ),
     ],
 )
 def test_hopeless_pods(pod, reason, patience, log):
