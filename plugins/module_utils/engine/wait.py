@@ -65,6 +65,7 @@ class Waiter:
         self._since: dict[tuple[Ref, str], float] = {}
         self._drained: dict[str, float] = {}  # {namespace: seconds more for who waits for its quota}
         self._begun: set[Watch] = set()
+        self._told: set[Ref] = set()  # what was not ready when `more` was asked last
         self._deadline = 0.0
         self._late: frozenset[str] | None = None
         self._late_unknown, self._claims_at = False, 0.0
@@ -97,16 +98,17 @@ class Waiter:
             self._watches.stop()
 
     def _goes_on(self, timeout: float, more: More | None) -> bool:
-        """Whether there is still something to wait for."""
-        self._look_again_if(not self.waiting or more is not None)
-        while more and (found := more({*self.waiting, *self.left})):
+        """Whether there is still something to wait for. A list is asked for only where something has become ready."""
+        if not self.waiting or (more and self._unready() != self._told):
+            self._look_again()
+        while more and (found := more(self._unready())):
             self._wait_for(found)
             self._deadline = self.clock() + timeout
+        self._told = self._unready()
         return bool(self.waiting)
 
-    def _look_again_if(self, deciding: bool) -> None:
-        if deciding and self._watches.interrupted:
-            self._look_again()
+    def _unready(self) -> set[Ref]:
+        return {*self.waiting, *self.left}
 
     def _wait_for(self, found: dict[Ref, ResourceType]) -> None:
         """Waits for more. It is listed where a watch is open already, which may have told of it before it was of interest."""
